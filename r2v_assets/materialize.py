@@ -1,0 +1,166 @@
+"""Materialise a partition's assets one after the other, leaving out what is up to date. What ``r2v demo`` runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.execution.plan.objects import ErrorSource
+from rich.console import Console
+
+from r2v_assets.inputs import materialised_run, upstream_runs
+from r2v_assets.jobs import stage_run_config
+from r2v_assets.metadata import run_metadata
+from r2v_assets.project import root
+from r2v_core.config import LoadedConfig
+from r2v_core.errors import R2VError
+from r2v_core.partition import Partition
+from r2v_core.stages.merged_inputs import merged_roles
+from r2v_core.stages.plan import find_inputs, find_runs, fingerprint
+from r2v_core.stages.spec import UpstreamRun
+from r2v_core.stages.table import STAGES, Stage
+
+LAUNCHER_TAG = "r2v/launcher_pid"
+PUBLISHED = {"result_tables": "structured_results/main_table.csv", "report": "report.html"}
+"""Files that a stage also puts under ``paths.results``; gone, the stage has to run again."""
+
+
+def materialize_partition(
+    partition: Partition,
+    loaded: LoadedConfig,
+    settings: dict[str, Any],
+    console: Console,
+    *,
+    assets: Sequence[str] | None = None,
+    force: bool = False,
+) -> int:
+    """Bring assets of one partition up to date on the project's Dagster instance, in dependency order.
+
+    Args:
+        loaded: the configuration that ``settings`` name; used to see what is up to date.
+        settings: fields of :class:`r2v_assets.stage_asset.StageConfig` given to every asset.
+        assets: which ones (default: every asset of the stage table).
+        force: run everything again.
+
+    Returns:
+        number of assets that were run.
+
+    Raises:
+        R2VError: with the failed stage's own error.
+        KeyboardInterrupt: if it was stopped; the stage's process has ended then.
+    """
+    stages = [stage for stage in STAGES.values() if assets is None or stage.asset in assets]
+    ran = 0
+    with open_instance() as instance:
+        _bury_killed_launchers(instance)
+        for n, stage in enumerate(stages, start=1):
+            label = f"[bold]\\[{n}/{len(stages)}] {stage.asset}[/]"
+            done = None if force else up_to_date(instance, stage, partition, loaded)
+            if done is not None:
+                _tell_dagster(instance, stage, partition, done)
+                console.print(f"{label} is up to date [dim]({done.manifest.run_id})[/]")
+                continue
+            console.print(f"{label} · {stage.title}")
+            began = time.monotonic()
+            _materialize_one(instance, stage, partition, settings, console)
+            console.print(f"      [green]done[/] in {time.monotonic() - began:.0f} s")
+            ran += 1
+    return ran
+
+
+def open_instance() -> dg.DagsterInstance:
+    """The instance of ``$DAGSTER_HOME``, else the project's own."""
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(root() / "dagster_home")))
+    home.mkdir(parents=True, exist_ok=True)
+    return dg.DagsterInstance.get()
+
+
+def up_to_date(
+    instance: dg.DagsterInstance, stage: Stage, partition: Partition, loaded: LoadedConfig
+) -> UpstreamRun | None:
+    """The newest finished run of a stage, if its code, config and inputs are today's and its files are there."""
+    try:
+        given = upstream_runs(instance, stage, partition.key, merged_roles(stage, loaded.config))
+        inputs = find_inputs(stage, loaded, partition, root(), given)
+    except R2VError:
+        return None  # an input is missing, so this is too; running says so
+    paths = loaded.config.paths
+    runs = find_runs(root(), paths, stage.name, partition.benchmark_teacher, partition.seed)
+    if not runs or runs[0].manifest.fingerprint != fingerprint(stage, loaded, partition, inputs):
+        return None
+    files = [runs[0].directory / relative for relative in runs[0].manifest.artifacts.values()]
+    if stage.name in PUBLISHED:
+        files.append(root() / paths.results / PUBLISHED[stage.name])
+    return runs[0] if all(file.exists() for file in files) else None
+
+
+def _tell_dagster(instance: dg.DagsterInstance, stage: Stage, partition: Partition, run: UpstreamRun) -> None:
+    """Report a run that was made without Dagster, or under another instance."""
+    known = materialised_run(instance, stage.asset, partition.key)
+    if known is not None and known.resolve() == run.directory.resolve():
+        return
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            stage.asset,
+            partition=partition.key,
+            metadata=run_metadata(run.manifest, run.directory),
+            tags={"dagster/data_version": run.manifest.digest},
+        )
+    )
+
+
+def _materialize_one(
+    instance: dg.DagsterInstance, stage: Stage, partition: Partition, settings: dict[str, Any], console: Console
+) -> None:
+    from r2v_assets.definitions import defs
+
+    result = defs.resolve_job_def("full_pipeline").execute_in_process(
+        instance=instance,
+        partition_key=partition.key,
+        asset_selection=[dg.AssetKey(stage.asset)],
+        run_config={
+            **stage_run_config([stage.asset], settings),
+            "resources": {"compute": {"config": {"echo": True}}},
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        },
+        tags={LAUNCHER_TAG: str(os.getpid())},
+        raise_on_error=False,
+    )
+    for event in result.all_events:
+        if event.is_step_failure and event.step_key == stage.asset:
+            if event.step_failure_data.error_source == ErrorSource.INTERRUPT:
+                raise KeyboardInterrupt
+            raise R2VError(failure_text(event))
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            console.print(f"      [yellow]check {check.check_name}:[/] {check.description}")
+    if not result.success:
+        broken = next(event for event in result.all_events if event.is_step_failure)
+        console.print(f"      [yellow]{broken.step_key} could not be evaluated:[/] {failure_text(broken)}")
+
+
+def failure_text(event: dg.DagsterEvent) -> str:
+    """Why a step failed: the stage's own error where there is one, else the innermost exception."""
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return str(data.user_failure_data.description)
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else "unknown error"
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() if Path("/proc/self").exists() else True
+
+
+def _bury_killed_launchers(instance: dg.DagsterInstance) -> None:
+    """Mark runs as failed whose launching process was killed; Dagster would show them as running for ever."""
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
+        pid = run.tags.get(LAUNCHER_TAG)
+        if pid is not None and not _alive(int(pid)):
+            instance.report_run_failed(run, f"the process that ran it ({pid}) was killed")

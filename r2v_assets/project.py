@@ -1,0 +1,19 @@
+"""Where the project is, for code that Dagster may load from any working directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from r2v_core.config.experiments import DEFAULT_PATH, Experiment, load_experiments
+from r2v_core.stages.plan import project_root
+
+
+def root() -> Path:
+    """``$R2V_PROJECT``, else the nearest folder upwards with an experiment list, else this checkout."""
+    found = project_root()
+    return found if (found / DEFAULT_PATH).is_file() else Path(__file__).resolve().parents[1]
+
+
+def experiments() -> dict[str, Experiment]:
+    """The project's experiments, '<benchmark>:<teacher>' → config and seeds."""
+    return load_experiments(root() / DEFAULT_PATH)

@@ -1,0 +1,1 @@
+"""SLURM: profiles, the login node, jobs, and a whole cluster on one machine to try them with."""

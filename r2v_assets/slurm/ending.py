@@ -1,0 +1,168 @@
+"""What a job's end means: done, goes on in another job, or failed, and then why in words that help."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from r2v_assets.compute.base import mark_stopped, outcome
+from r2v_assets.failure import StageFailure
+from r2v_assets.slurm.jobs import LOST_NODE, Seen, read_accounting
+from r2v_assets.slurm.login import Login
+from r2v_assets.slurm.profile import FOLDER, Profile
+from r2v_assets.slurm.record import JobRecord
+from r2v_assets.slurm.script import WARNED
+from r2v_core.errors import R2VError
+from r2v_core.manifest import MANIFEST_NAME, read_manifest
+from r2v_core.stages.spec import StageSpec
+from r2v_core.stages.table import get_stage
+
+ACCOUNTING_S = 90.0
+"""How long a finished run waits for sacct's numbers before it goes on without them."""
+VISIBLE_S = 30.0
+"""How long a shared file system may take to show here what the job wrote there."""
+_OUT_OF_MEMORY = re.compile(
+    r"exceeded (job )?memory limit|oom[-_ ]kill|out[ -]of[ -]memory|Cannot allocate memory|MemoryError|"
+    r"DefaultCPUAllocator: can't allocate",
+    re.IGNORECASE,
+)
+_MEMORY_KEYS = {
+    "collect": "collection.parallel",
+    "train_bc": "training.bc.batch_size",
+    "train_verifier": "training.verifier.batch_size",
+    "train_dpo": "training.dpo.batch_size",
+    "candidates": "candidates.batch_size",
+    "router_features": "agent.parallel",
+    "evaluate_clean": "agent.parallel",
+    "evaluate_noisy": "agent.parallel",
+}
+"""Stage → the config key that decides how much memory it takes."""
+
+
+def account(login: Login, record: JobRecord, run_dir: Path, seen: Seen, log: dg.DagsterLogManager) -> None:
+    """Write down what SLURM's accounting says of the latest job, or what little is known without it."""
+    attempt = record.last
+    assert attempt.job_id is not None
+    end, facts = time.monotonic() + ACCOUNTING_S, None
+    while facts is None and time.monotonic() < end:
+        try:
+            facts = read_accounting(login, attempt.job_id)
+        except R2VError:
+            facts = None
+        if facts is None:
+            time.sleep(1.0)
+    if facts is None:
+        log.warning(f"sacct does not know yet that SLURM job {attempt.job_id} has ended; its numbers will be missing")
+        facts = {"state": seen.state or "UNKNOWN", "nodes": seen.node, "exit_code": seen.exit_code}
+    facts["restarts"] = max(seen.restarts, facts.get("restarts", 0))
+    record.attempts[-1] = attempt.model_copy(update=facts)
+    record.write(run_dir)
+
+
+def follow_up(
+    context: dg.AssetExecutionContext,
+    spec: StageSpec,
+    profile: Profile,
+    record: JobRecord,
+    seen: Seen,
+    last_lines: Sequence[str],
+    *,
+    more: bool,
+) -> str | None:
+    """Decide after a job's end: None if the run is done, else why the run goes on in another job.
+
+    Args:
+        more: whether another job is allowed.
+
+    Raises:
+        StageFailure: if it does not.
+    """
+    run_dir, job_id = Path(spec.run_dir), record.last.job_id
+    if _is_done(run_dir, wait=seen.state == "COMPLETED"):
+        if seen.state not in ("COMPLETED", ""):
+            context.log.warning(f"SLURM job {job_id} ended as {seen.state} after the stage was done; its result counts")
+        record.finished = True
+        record.write(run_dir)
+        return None
+    why = None
+    if seen.state == "TIMEOUT" or seen.exit_code == f"{WARNED}:0":
+        why = "met its time limit"
+    elif seen.state in LOST_NODE:
+        why = {"PREEMPTED": "was preempted"}.get(seen.state, f"lost its node {seen.node}")
+    if why is not None and more:
+        return f"SLURM job {job_id} {why}; the run goes on in another job where this one stopped"
+    record.finished = True
+    record.write(run_dir)
+    error = _explain(spec, profile, record, seen, last_lines, why)
+    if error is None:
+        outcome(
+            spec, _process_status(seen.exit_code), [line for line in last_lines if not line.startswith("slurmstepd")]
+        )
+        error = f"SLURM job {job_id} ended as {seen.state} although its stage says it is done"
+    mark_stopped(run_dir, error)
+    raise StageFailure(
+        error,
+        metadata={
+            "run_id": spec.run_id,
+            "run_dir": dg.MetadataValue.path(spec.run_dir),
+            "slurm_job": dg.MetadataValue.json(record.last.model_dump(exclude_none=True)),
+            "last_lines": dg.MetadataValue.md("```\n" + "\n".join(last_lines) + "\n```"),
+        },
+        allow_retries=False,
+    )
+
+
+def _explain(
+    spec: StageSpec, profile: Profile, record: JobRecord, seen: Seen, last_lines: Sequence[str], why: str | None
+) -> str | None:
+    """Why a job failed, where SLURM or its last lines know it better than the stage does."""
+    asset, file, job_id = get_stage(spec.stage).asset, f"{FOLDER}/{profile.name}.yaml", record.last.job_id
+    resources = profile.resources(asset)
+    again = "materialise again to take the run up where it stopped"
+    if why is not None:
+        return (
+            f"SLURM job {job_id} {why}, as {len(record.attempts)} jobs of this run did (resubmit: {profile.resubmit} "
+            f"in {file}); raise assets.{asset}.time ({resources.time}) there, or {again}"
+        )
+    if seen.state == "OUT_OF_MEMORY" or any(_OUT_OF_MEMORY.search(line) for line in last_lines):
+        used = record.last.model_dump().get("max_memory_mb")
+        seen_mb = f", {used:.0f} MB seen" if used else ""
+        lower = f", or lower {_MEMORY_KEYS[spec.stage]}" if spec.stage in _MEMORY_KEYS else ""
+        return (
+            f"SLURM job {job_id} ran out of memory (memory: {resources.memory}{seen_mb}); raise "
+            f"assets.{asset}.memory in {file}{lower}, then {again}"
+        )
+    if seen.state == "CANCELLED":
+        return f"SLURM job {job_id} was cancelled from outside (scancel, or an administrator); {again}"
+    if seen.state == "":
+        return (
+            f"SLURM knows nothing of job {job_id} any more, and its stage did not finish; see {record.last.log} in the "
+            f"run directory, or {again}"
+        )
+    return None
+
+
+def _process_status(exit_code: str) -> int:
+    """SLURM's 'status:signal' as :mod:`subprocess` gives it (negative: signal).
+
+    SLURM shows a shell's 128 + signal as the signal's number with ':0'; no stage ends with such a small status itself.
+    """
+    status, number = (int(part) for part in exit_code.split(":")) if exit_code else (1, 0)
+    signals = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM}
+    return -number if number else -status if status in signals else status
+
+
+def _is_done(run_dir: Path, wait: bool) -> bool:
+    """Whether the run's manifest says so; a shared file system may show it a little late."""
+    end = time.monotonic() + (VISIBLE_S if wait else 0.0)
+    while True:
+        if (run_dir / MANIFEST_NAME).exists() and read_manifest(run_dir).status == "done":
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.5)

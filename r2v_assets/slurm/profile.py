@@ -1,0 +1,299 @@
+"""A cluster, and what each asset asks of it: ``configs/slurm/<name>.yaml``, checked before anything is submitted.
+
+``configs/slurm/example.yaml`` has every key with its meaning.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from r2v_core.config.explain import explain, schema_keys
+from r2v_core.config.yamlfile import read_yaml
+from r2v_core.errors import R2VError, nearest
+from r2v_core.stages.table import BY_ASSET
+
+FOLDER = Path("configs/slurm")
+VARIABLE = "R2V_SLURM_PROFILE"
+_SECRET = re.compile(r"(?i)(^|_)(key|token|secret|password|passwd)$|api_?key")
+_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Login(_Section):
+    """How to reach the login node."""
+
+    host: str = Field("local", min_length=1, description="its name; 'local': this machine is the login node")
+    user: str = Field(default_factory=getpass.getuser, description="account there (default: the same as here)")
+    port: int = Field(22, ge=1, le=65535, description="SSH port")
+    key: str | None = Field(None, description="private key file; without it ssh-agent and ~/.ssh/config decide")
+    host_keys: Literal["strict", "accept-new"] = Field("strict", description="what to do with an unknown host key")
+    known_hosts: str | None = Field(None, description="known-hosts file (default: ~/.ssh/known_hosts)")
+
+    @property
+    def local(self) -> bool:
+        """Whether Dagster runs on the login node itself."""
+        return self.host == "local"
+
+
+class Environment(_Section):
+    """How a job gets its Python."""
+
+    venv: str | None = Field(None, description="virtual environment with r2v in it, on the shared file system")
+    conda: str | None = Field(None, description="conda environment with r2v in it: its folder")
+    modules: list[str] = Field([], description="modules to load, in order")
+    source: list[str] = Field([], description="files to source, in order")
+    set: dict[Annotated[str, Field(pattern=_NAME)], str] = Field({}, description="environment variables and values")
+    pass_: list[Annotated[str, Field(pattern=_NAME)]] = Field(
+        [], alias="pass", description="names of variables handed on from Dagster's environment: API keys and the like"
+    )
+
+    @field_validator("set")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if _SECRET.search(name):
+                raise ValueError(
+                    f"'{name}' looks like a secret; export it where Dagster runs and list its name under "
+                    "environment.pass, so that it stands in no file"
+                )
+        return value
+
+
+class Resources(_Section):
+    """What one job asks for. Where a value is left out, that of the next more general section counts."""
+
+    where: Literal["slurm", "local"] = Field("slurm", description="'local': as a process beside Dagster, no job")
+    partition: str | None = Field(None, description="SLURM partition (queue); none: the cluster's default")
+    gpus: int = Field(0, ge=0, description="GPUs on one node")
+    gpu_type: str | None = Field(None, description="GPU type as SLURM knows it, e.g. a100; none: any")
+    processes: int | None = Field(
+        None, ge=1, description="processes that share the work of a stage that can be shared; none: one a GPU"
+    )
+    cpus: int = Field(4, ge=1, description="CPU cores")
+    memory: str = Field("16G", pattern=r"^\d+[KMGT]?$", description="memory of the job, e.g. 32G")
+    time: str = Field("04:00:00", description="time limit: minutes, [days-]hours:minutes:seconds, days-hours")
+    account: str | None = Field(None, description="account that is charged")
+    qos: str | None = Field(None, description="quality of service")
+    constraint: str | None = Field(None, description="node features, as sbatch --constraint takes them")
+    mail_user: str | None = Field(None, description="address for mail")
+    mail_type: list[Literal["BEGIN", "END", "FAIL", "REQUEUE", "TIME_LIMIT", "ALL"]] = Field(
+        ["END", "FAIL"], description="when to send mail, if mail_user is set"
+    )
+    extra: list[Annotated[str, Field(pattern=r"^--[a-z]")]] = Field(
+        [], description="further sbatch options, each as --name=value"
+    )
+
+    @field_validator("time")
+    @classmethod
+    def _parsable(cls, value: str) -> str:
+        seconds(value)
+        return value
+
+    def sbatch_options(self) -> list[str]:
+        """Options of sbatch, in the order of the fields."""
+        options = {
+            "partition": self.partition,
+            "gres": ":".join(filter(None, ("gpu", self.gpu_type, str(self.gpus)))) if self.gpus else None,
+            "cpus-per-task": self.cpus,
+            "mem": self.memory,
+            "time": self.time,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "mail-user": self.mail_user,
+            "mail-type": ",".join(self.mail_type) if self.mail_user else None,
+        }
+        return [
+            "--nodes=1",
+            *(f"--{name}={value}" for name, value in options.items() if value is not None),
+            *self.extra,
+        ]
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "task_suite": {"gpus": 0, "time": "04:00:00"},
+    "trajectory_run": {"gpus": 1, "time": "24:00:00"},
+    "perturbed_dataset": {"gpus": 0, "time": "04:00:00"},
+    "bc_policy": {"gpus": 2, "cpus": 16, "memory": "128G", "time": "48:00:00"},
+    "verifier": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "12:00:00"},
+    "candidates": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "24:00:00"},
+    "dpo_policy": {"gpus": 2, "cpus": 16, "memory": "128G", "time": "24:00:00"},
+    "router_features": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "12:00:00"},
+    "router": {"gpus": 1, "time": "04:00:00"},
+    "evaluation_*": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "24:00:00"},
+    "ablation_*": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "48:00:00"},
+    "result_tables": {"where": "local"},
+    "report": {"where": "local"},
+}
+"""Asset, or pattern of assets → what it asks for unless a profile says otherwise."""
+
+
+class Profile(_Section):
+    """One cluster."""
+
+    name: str = Field("", description="the file's name", exclude=True)
+    login: Login = Field(Login(), description="the login node")
+    shared: str = Field(
+        min_length=1, description="folder that this machine, login and compute nodes see under the same path"
+    )
+    environment: Environment = Field(Environment(), description="Python and variables of a job")
+    defaults: dict[str, Any] = Field({}, description="what every asset asks for")
+    cpu: dict[str, Any] = Field({}, description="what assets without a GPU ask for")
+    gpu: dict[str, Any] = Field({}, description="what assets with a GPU ask for")
+    assets: dict[str, dict[str, Any]] = Field({}, description="what single assets ask for; evaluation_* is a pattern")
+    warn_s: int = Field(300, ge=1, description="seconds before the time limit at which a stage saves and stops")
+    resubmit: int = Field(20, ge=0, description="how often a job that met its time limit or lost its node goes on")
+    poll_s: float = Field(10.0, gt=0, description="seconds between questions to SLURM about a job, at most")
+    max_jobs: int = Field(24, ge=1, description="runs of a backfill that are at work side by side")
+
+    @property
+    def environment_folder(self) -> Path:
+        """What ``r2v slurm deploy`` makes: activate.sh, env → the environment, python.txt."""
+        return Path(self.shared) / "r2v-environment"
+
+    def resources(self, asset: str) -> Resources:
+        """What an asset asks for: its defaults, then the profile's, the general before the particular."""
+        own = _of(self.assets, asset)
+        merged = {**_of(DEFAULTS, asset), **self.defaults, **own}
+        # a GPU asset keeps its number of GPUs: `defaults` is for what all have in common
+        merged["gpus"] = own.get("gpus", self.defaults.get("gpus", _of(DEFAULTS, asset).get("gpus", 0)))
+        kind = self.gpu if merged["gpus"] else self.cpu
+        merged |= {key: value for key, value in kind.items() if key not in own}
+        return Resources.model_validate(merged)
+
+
+def _of(table: dict[str, dict[str, Any]], asset: str) -> dict[str, Any]:
+    """What a table with patterns says of an asset; its own entry before a pattern's."""
+    merged: dict[str, Any] = {}
+    for name, entry in table.items():
+        if name != asset and fnmatch(asset, name):
+            merged |= entry
+    return merged | table.get(asset, {})
+
+
+def seconds(limit: str) -> int:
+    """A SLURM time limit in seconds.
+
+    Raises:
+        ValueError: if SLURM can't parse it.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
+    if not match:
+        raise ValueError(f"'{limit}' is no time limit; write minutes, hours:minutes:seconds or days-hours[:minutes]")
+    days, first, second, third = (int(group) if group is not None else None for group in match.groups())
+    assert first is not None
+    if days is not None:
+        return days * 86400 + first * 3600 + (second or 0) * 60 + (third or 0)
+    if third is not None:
+        return first * 3600 + (second or 0) * 60 + third
+    return first * 60 + (second or 0)
+
+
+def known_profiles(project: Path) -> list[str]:
+    """Names of the profiles that exist."""
+    return sorted(path.stem for path in (project / FOLDER).glob("*.yaml"))
+
+
+def load_profile(name: str | None, project: Path) -> Profile:
+    """Read and check a profile; ``name`` defaults to ``$R2V_SLURM_PROFILE``.
+
+    Raises:
+        R2VError: without a name, for an unknown one, and for everything that is wrong with the file, one line each.
+    """
+    name = name or os.environ.get(VARIABLE)
+    known = known_profiles(project)
+    if not name:
+        raise R2VError(f"which cluster? set {VARIABLE} to a profile of {FOLDER}/.{nearest('', known)}")
+    path = project / FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise R2VError(
+            f"no SLURM profile '{name}': {FOLDER / path.name} is missing; copy {FOLDER}/example.yaml."
+            f"{nearest(name, known)}"
+        )
+    shown = str(FOLDER / path.name)
+    file = read_yaml(path, shown)
+    try:
+        data = OmegaConf.to_container(OmegaConf.create(file.data), resolve=True)
+    except OmegaConfBaseException as error:
+        raise R2VError(f"{shown}: {str(error).splitlines()[0]}") from None
+    problems: list[str] = []
+    try:
+        profile = Profile.model_validate({**dict(data), "name": name})  # type: ignore[arg-type]
+    except ValidationError as error:
+        wrong = explain(error, schema_keys(Profile))
+        raise R2VError(
+            "\n".join(f"{shown}:{_line(file.lines, key)}: {key}: {what}" for key, what in wrong.items())
+        ) from None
+    for section, entry in _resource_sections(profile):
+        problems += [
+            f"{shown}:{_line(file.lines, f'{section}.{key}')}: {section}.{key}: {what}"
+            for key, what in _resource_problems(entry).items()
+        ]
+    for asset in profile.assets:
+        if "*" not in asset and asset not in BY_ASSET and not fnmatch(asset, "ablation_*"):
+            problems.append(
+                f"{shown}:{_line(file.lines, f'assets.{asset}')}: no asset '{asset}'.{nearest(asset, BY_ASSET)}"
+            )
+    problems += _consistency(profile, shown) if not problems else []
+    if problems:
+        raise R2VError("\n".join(problems))
+    return profile
+
+
+def _resource_sections(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        ("defaults", profile.defaults),
+        ("cpu", profile.cpu),
+        ("gpu", profile.gpu),
+        *((f"assets.{name}", entry) for name, entry in profile.assets.items()),
+    ]
+
+
+def _resource_problems(entry: dict[str, Any]) -> dict[str, str]:
+    try:
+        Resources.model_validate(entry)
+    except ValidationError as error:
+        return explain(error, schema_keys(Resources))
+    return {}
+
+
+def _consistency(profile: Profile, shown: str) -> list[str]:
+    problems = []
+    if profile.environment.venv and profile.environment.conda:
+        problems.append(f"{shown}: environment: give venv or conda, not both")
+    for key, value in (
+        ("shared", profile.shared),
+        ("venv", profile.environment.venv),
+        ("conda", profile.environment.conda),
+    ):
+        if value and not Path(value).is_absolute():
+            problems.append(f"{shown}: {key}: '{value}' has to be an absolute path, the same on every node")
+    for asset in BY_ASSET:
+        resources = profile.resources(asset)
+        if resources.where == "slurm" and seconds(resources.time) <= profile.warn_s:
+            problems.append(
+                f"{shown}: warn_s: {profile.warn_s} s before the end is not within the time limit of {asset} "
+                f"({resources.time}); lower warn_s or raise assets.{asset}.time"
+            )
+    if profile.login.key and not Path(profile.login.key).expanduser().is_file():
+        problems.append(f"{shown}: login.key: no file '{profile.login.key}'")
+    return problems
+
+
+def _line(lines: dict[str, int], dotted: str) -> int:
+    """The line of a key, or of the nearest section above it."""
+    while dotted and dotted not in lines:
+        dotted = dotted.rpartition(".")[0]
+    return lines.get(dotted, 1)

@@ -1,0 +1,134 @@
+"""An asset made from a row of the stage table: plan, run on the compute, register, report."""
+
+# no `from __future__ import annotations`: Dagster reads the annotations of config and resources as they are
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from pydantic import Field
+
+from r2v_assets.compute import pool_name
+from r2v_assets.compute.base import StageCompute
+from r2v_assets.failure import StageFailure
+from r2v_assets.inputs import materialised_run, upstream_runs
+from r2v_assets.metadata import run_metadata
+from r2v_assets.partitions import PARTITIONS, check_partition
+from r2v_assets.project import experiments, root
+from r2v_assets.registry import RegistryResource
+from r2v_core.config import LoadedConfig, load_config
+from r2v_core.errors import R2VError
+from r2v_core.manifest import RunManifest
+from r2v_core.partition import Partition
+from r2v_core.stages.merged_inputs import merged_roles
+from r2v_core.stages.plan import find_runs, plan
+from r2v_core.stages.table import STAGES, Stage
+
+MADE_ON_DEMAND = "task_suite"
+"""The one stage that an asset makes itself where it is missing, so that collection works on a bare partition."""
+
+
+class StageConfig(dg.Config):
+    """What can be said about one materialisation; everything has a default."""
+
+    config: str | None = Field(None, description="YAML file (default: $R2V_CONFIG, else the experiment's own)")
+    overrides: list[str] = Field(default_factory=list, description="dotted overrides, e.g. training.bc.max_steps=5")
+    tags: list[str] = Field(default_factory=list, description="tags for the registry")
+    notes: str = Field("", description="free text for the registry")
+    run_id: str | None = Field(None, description="continue this run, or create one under this name")
+    resume: bool = Field(True, description="take up an interrupted run with the same config and inputs")
+
+
+def load_stage_config(partition: Partition, config: str | None, overrides: Sequence[str]) -> LoadedConfig:
+    """The checked configuration of a partition: the given file, ``$R2V_CONFIG``, or the experiment's own."""
+    path = config or os.environ.get("R2V_CONFIG") or experiments()[partition.benchmark_teacher].config
+    return load_config(path, overrides, root())
+
+
+def stage_asset(stage: Stage, group: str, kinds: set[str]) -> dg.AssetsDefinition:
+    """The asset of one stage."""
+
+    @dg.asset(
+        name=stage.asset,
+        group_name=group,
+        kinds=kinds,
+        description=f"{stage.title}.\n\nBy hand: `python -m {' '.join(stage.command)} --help`",
+        code_version=stage.version,
+        partitions_def=PARTITIONS,
+        deps=list(dict.fromkeys(STAGES[upstream].asset for _, upstream in stage.inputs)),
+        op_tags={"r2v/stage": stage.name},
+        pool=pool_name(),
+    )
+    def asset(
+        context: dg.AssetExecutionContext, config: StageConfig, compute: StageCompute, registry: RegistryResource
+    ) -> dg.MaterializeResult:
+        try:
+            partition = check_partition(context.partition_key, experiments())
+            loaded = load_stage_config(partition, config.config, config.overrides)
+            work = Work(context, partition, loaded, config, compute, registry)
+            if any(upstream == MADE_ON_DEMAND for _, upstream in stage.inputs):
+                work.make_task_suite()
+            manifest, run_dir = work.run(stage, config.run_id)
+        except R2VError as error:
+            raise StageFailure(str(error), allow_retries=False) from None
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(manifest.digest), metadata=run_metadata(manifest, run_dir)
+        )
+
+    return asset
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one materialisation has at hand."""
+
+    context: dg.AssetExecutionContext
+    partition: Partition
+    loaded: LoadedConfig
+    config: StageConfig
+    compute: StageCompute
+    registry: RegistryResource
+
+    def run(self, stage: Stage, run_id: str | None) -> tuple[RunManifest, Path]:
+        """Plan a stage, run it, and register the run however it ended."""
+        spec = plan(
+            stage.name,
+            self.partition,
+            self.loaded,
+            project=root(),
+            overrides=self.config.overrides,
+            inputs=upstream_runs(
+                self.context.instance, stage, self.partition.key, merged_roles(stage, self.loaded.config)
+            ),
+            run_id=run_id,
+            resume=self.config.resume,
+            tags=self.config.tags,
+            notes=self.config.notes,
+        )
+        if self.config.resume:
+            spec = self.compute.adopt(self.context, spec)
+        try:
+            return self.compute.run(self.context, spec), Path(spec.run_dir)
+        finally:
+            self.registry.register_with_inputs(spec.run_dir, self.context.log)
+
+    def make_task_suite(self) -> None:
+        """Make the partition's task suite in place, if neither Dagster nor the disk has one."""
+        stage = STAGES[MADE_ON_DEMAND]
+        key, paths = self.partition.key, self.loaded.config.paths
+        on_disk = find_runs(root(), paths, stage.name, self.partition.benchmark_teacher, self.partition.seed)
+        if on_disk or materialised_run(self.context.instance, stage.asset, key):
+            return
+        self.context.log.info(f"{key} has no {stage.asset} yet; making it first")
+        manifest, run_dir = self.run(stage, None)
+        self.context.log_event(
+            dg.AssetMaterialization(
+                stage.asset,
+                partition=key,
+                metadata=run_metadata(manifest, run_dir),
+                tags={DATA_VERSION_TAG: manifest.digest},
+            )
+        )

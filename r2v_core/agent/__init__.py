@@ -1,0 +1,1 @@
+"""The closed loop: candidates, routing rules, budgets, vectorised rollouts."""

@@ -1,0 +1,147 @@
+"""What the router sees of a step: 15 numbers that are known before anyone acts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from r2v_core.errors import R2VError, nearest
+from r2v_core.trajectory import Candidate
+
+FEATURES: tuple[str, ...] = (
+    "entropy",
+    "verifier_spread",
+    "verifier_mean",
+    "verifier_std",
+    "verifier_best",
+    "verifier_worst",
+    "logprob_best",
+    "logprob_mean",
+    "logprob_std",
+    "consistency",
+    "semantic_entropy",
+    "horizon_fraction",
+    "step",
+    "context_length",
+    "goal_length",
+)
+"""Names in the order in which every vector and matrix of features holds them."""
+
+RULE_SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
+    "entropy_router": lambda features: features["entropy"],
+    "verifier_router": lambda features: 1.0 - features["verifier_mean"],
+}
+"""Score of each rule that thresholds a feature; it escalates where the score exceeds its threshold."""
+
+UNSCORED = 0.5
+"""Verifier score of a candidate where no verifier is used: the same everywhere, so it says nothing."""
+
+
+def features(
+    candidates: Sequence[Candidate], step: int, max_steps: int, context_tokens: int, goal_tokens: int
+) -> dict[str, float]:
+    """The 15 features of one step, in the order of :data:`FEATURES`.
+
+    - ``entropy``: mean over the candidates of their mean next-token entropy, nats.
+    - ``verifier_*``: best, worst, spread (best − worst), mean and population standard deviation of the verifier's
+      scores; without a verifier all scores count as 0.5.
+    - ``logprob_*``: of log π(a|x), the *sum* over the action's tokens, nats. Not normalised by length: what is
+      uncertain about an action is mostly one token (which door, which object), and dividing by the length would make
+      the same doubt look smaller in a longer action.
+    - ``consistency``: share of the candidates that are the most frequent action.
+    - ``semantic_entropy``: see :func:`semantic_entropy`.
+    - ``horizon_fraction``: ``step / max_steps``; ``context_length`` and ``goal_length`` in tokens.
+
+    Args:
+        candidates: the K proposals of the small model, K ≥ 1.
+        step: 0-based.
+        max_steps: steps after which the episode is cut.
+        context_tokens: length of the prompt.
+        goal_tokens: length of the goal.
+
+    Raises:
+        ValueError: if there is no candidate, or only some of them were scored.
+    """
+    if not candidates:
+        raise ValueError("features need at least one candidate")
+    scored = [candidate.score for candidate in candidates]
+    if None in scored and any(score is not None for score in scored):
+        raise ValueError("either all candidates of a step carry verifier scores, or none")
+    scores = np.array([UNSCORED if score is None else score for score in scored])
+    logprobs = np.array([candidate.logprob for candidate in candidates])
+    counts = Counter(normalised(candidate.text) for candidate in candidates)
+    values = (
+        np.mean([candidate.entropy for candidate in candidates]),
+        scores.max() - scores.min(),
+        scores.mean(),
+        scores.std(),
+        scores.max(),
+        scores.min(),
+        logprobs.max(),
+        logprobs.mean(),
+        logprobs.std(),
+        max(counts.values()) / len(candidates),
+        semantic_entropy(candidates),
+        step / max_steps,
+        step,
+        context_tokens,
+        goal_tokens,
+    )
+    return {name: float(value) for name, value in zip(FEATURES, values, strict=True)}
+
+
+def normalised(action: str) -> str:
+    """An action's text without case, outer punctuation and repeated spaces: equal texts mean the same action."""
+    return " ".join(action.casefold().split()).strip(" .!;:\"'`")
+
+
+def semantic_entropy(candidates: Sequence[Candidate]) -> float:
+    """Entropy over clusters of actions that mean the same, nats, in [0, ln K] (Kuhn et al. 2023).
+
+    A cluster is a set of equal normalised texts: actions are commands, so no entailment model is needed. A cluster
+    weighs the probability mass of its distinct sampled texts, normalised over the sampled clusters (the
+    Rao-Blackwellised estimate of Farquhar et al. 2024). With K = 4 samples, counts alone would take only five values
+    and repeat what ``consistency`` says.
+    """
+    distinct = {candidate.text: candidate.logprob for candidate in candidates}
+    clusters = sorted({normalised(text) for text in distinct})
+    masses = np.array(
+        [np.logaddexp.reduce([p for text, p in distinct.items() if normalised(text) == name]) for name in clusters]
+    )
+    shares = np.exp(masses - np.logaddexp.reduce(masses))
+    positive = shares[shares > 0]
+    return abs(float(np.sum(positive * np.log(positive))))
+
+
+def choose_features(names: Sequence[str]) -> tuple[str, ...]:
+    """The configured subset in the order of :data:`FEATURES`; all where the list is empty.
+
+    Raises:
+        R2VError: for an unknown name.
+    """
+    for name in names:
+        if name not in FEATURES:
+            raise R2VError(f"training.router.features: unknown feature '{name}'.{nearest(name, FEATURES)}")
+    return tuple(name for name in FEATURES if name in names) if names else FEATURES
+
+
+def feature_matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> NDArray[np.float32]:
+    """Rows of features as a matrix of shape (n, len(names)).
+
+    Raises:
+        R2VError: if a row lacks a feature or holds a value that is not finite.
+    """
+    try:
+        matrix = np.array([[row[name] for name in names] for row in rows], dtype=np.float32).reshape(-1, len(names))
+    except KeyError as error:
+        raise R2VError(f"a row of router features has no {error}; materialise 'router_features' again") from None
+    bad = np.argwhere(~np.isfinite(matrix))
+    if bad.size:
+        row, column = bad[0]
+        raise R2VError(
+            f"feature '{names[column]}' of row {row} is {matrix[row, column]}; materialise 'router_features' again"
+        )
+    return matrix

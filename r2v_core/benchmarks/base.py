@@ -1,0 +1,102 @@
+"""What a benchmark is to the pipeline: tasks, and environments that can be stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from r2v_core.trajectory import Observation, Record
+
+Split = Literal["train", "router", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "router", "validation", "test")
+"""train: policy and verifier; router: the router's features (templates no model was trained on);
+validation: temperature and threshold; test: reported numbers."""
+
+
+class Task(Record):
+    """One thing to solve. Tasks that share a template never stand in different splits."""
+
+    task_id: str
+    template_id: str
+    benchmark: str
+    family: str
+    goal: str
+    split: Split
+    max_steps: int = Field(ge=1, description="environment steps after which an episode is cut")
+    content: str = Field(description="digest of what makes the task what it is, independent of file bytes")
+    options: dict[str, Any] = Field(default_factory=dict, description="benchmark-specific, JSON values only")
+
+
+class Outcome(Record):
+    """What an action led to."""
+
+    observation: Observation
+    done: bool = False
+    success: bool = Field(default=False, description="the benchmark's verdict so far")
+    score: float = Field(default=0.0, description="in [0, 1]")
+    remaining: int | None = Field(default=None, description="expert actions still needed; None where unknown or lost")
+    progress: bool | None = Field(default=None, description="did this action bring the goal closer; None: unknown")
+
+
+class Environment(Protocol):
+    """One live task. Not thread-safe; closed by whoever opened it."""
+
+    task: Task
+
+    def reset(self) -> Outcome:
+        """Start over; the outcome's observation is the first thing the agent sees."""
+        ...
+
+    def step(self, action: str) -> Outcome:
+        """Carry out an action. A bad action gets an observation that says so, never an exception."""
+        ...
+
+    def admissible(self) -> list[str]:
+        """Actions that the environment would accept now, sorted; empty where it can't tell."""
+        ...
+
+    def peek(self, action: str) -> bool | None:
+        """Would this action make progress, without carrying it out? None where the benchmark can't tell."""
+        ...
+
+    def expert_action(self) -> str | None:
+        """Teacher hook: what the benchmark's own expert would do now; None where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; safe to call twice."""
+        ...
+
+
+class Benchmark(Protocol):
+    """A source of tasks and of environments to solve them in."""
+
+    name: str
+    instructions: str
+    """What a language model is told about how to act here, one short paragraph."""
+
+    def make_tasks(self, seed: int, cache: Path, progress: Any = None) -> list[Task]:
+        """Build (or find in the cache) the tasks of one replicate, split by template.
+
+        ``progress`` is called as ``progress(done, total)`` while files are made.
+        """
+        ...
+
+    def open(self, task: Task, cache: Path) -> Environment:
+        """Open an environment for a task of :meth:`make_tasks`, rebuilding its files if the cache lost them."""
+        ...
+
+    def ready(self) -> str | None:
+        """None if it can run on this machine, else one line that says what to install or start."""
+        ...
+
+
+def split_counts(tasks: Sequence[Task]) -> dict[str, int]:
+    """Number of tasks per split, for tables and checks."""
+    counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
+    for task in tasks:
+        counts[task.split] += 1
+    return counts

@@ -1,0 +1,311 @@
+"""Every configuration key, its type, its unit and its bounds.
+
+The YAML files under ``configs/`` are merged and checked against :class:`Config` by :mod:`r2v_core.config.load`.
+Benchmark-specific keys (``benchmark.options``) are checked against the benchmark's own options model.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Split = Literal["train", "router", "validation", "test"]
+Method = Literal[
+    "r2v",
+    "slm_only",
+    "llm_only",
+    "entropy_router",
+    "heuristic_router",
+    "verifier_router",
+    "random_router",
+    "oracle_router",
+]
+METHODS: list[Method] = list(get_args(Method))
+SPLIT_SIZES: dict[Split, int] = {"train": 24, "router": 8, "validation": 8, "test": 8}
+
+
+class Section(BaseModel):
+    """A section refuses keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Paths(Section):
+    """Where things lie, relative to the project root."""
+
+    data: str = Field("data", description="run directories go to <data>/runs/<run_id>")
+    outputs: str = Field("outputs", description="checkpoints and evaluation traces")
+    results: str = Field("results/default", description="tables go to <results>/structured_results")
+    cache: str = Field("data/cache", description="games and converted models; safe to delete")
+
+
+class Benchmark(Section):
+    """The tasks."""
+
+    name: str = Field("textworld", description="a name of r2v_core.benchmarks")
+    max_steps: Positive = Field(20, description="environment steps after which an episode is cut")
+    splits: dict[Split, Positive] = Field(
+        default_factory=SPLIT_SIZES.copy,
+        description="number of task templates per split",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="benchmark-specific, checked by the benchmark")
+
+
+class Teacher(Section):
+    """Limits on the teacher; who it is comes from the partition key."""
+
+    options: dict[str, Any] = Field(default_factory=dict, description="provider-specific")
+
+
+class SLM(Section):
+    """The small language model."""
+
+    model: str = Field("smollm2-135m-instruct", description="packaged name, local path or hub id")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="auto: bfloat16 where the processor or GPU computes in it, else float32"
+    )
+    quantization: Literal["none", "4bit"] = Field("none", description="4bit needs a CUDA GPU and bitsandbytes")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
+    max_prompt_tokens: Positive = Field(320, description="older history is dropped to stay below this, tokens")
+    max_action_tokens: Positive = Field(16, description="tokens generated at most for one action")
+    history_steps: Count = Field(4, description="past actions shown in the prompt")
+
+
+class Collection(Section):
+    """Stage 1: teacher trajectories."""
+
+    episodes_per_task: Positive = Field(2, description="episodes on each train task")
+    explore_start_steps: Count = Field(
+        4, description="every second episode begins with 1 to this many random admissible actions; 0: none does"
+    )
+    explore_prob: Probability = Field(0.15, description="chance of a random action later in such an episode")
+    explore_all_episodes: Count = Field(1, description="further episodes on each task that explore to the end")
+    explore_all_prob: Probability = Field(0.5, description="chance of a random action at each step of those")
+    alternatives: Count = Field(3, description="other admissible actions labelled with their progress at each step")
+    parallel: Positive = Field(16, description="environments stepped side by side")
+
+
+class Data(Section):
+    """What the training stages learn from."""
+
+    merge: str | list[str] | None = Field(
+        None,
+        description="runs of 'collect' merged, without duplicates, into the training set: a SQL condition on the "
+        "registry's table runs, or a list of run ids; null: the partition's own run",
+    )
+
+
+class ToolFlakiness(Section):
+    """Tools that fail. Probabilities per step."""
+
+    timeout: Probability = 0.0
+    error: Probability = 0.0
+    stale: Probability = 0.0
+    garbled: Probability = 0.0
+    garble_share: Probability = Field(0.15, description="share of characters replaced by 'garbled'")
+
+
+class PartialObservability(Section):
+    """Observations with parts missing. Probabilities per step."""
+
+    truncate: Probability = 0.0
+    mask: Probability = 0.0
+    drop_sentences: Probability = 0.0
+    keep_share: Probability = Field(0.6, description="share of the text that 'truncate' keeps")
+    mask_share: Probability = Field(0.3, description="share of words that 'mask' hides")
+    drop_share: Probability = Field(0.3, description="share of sentences that 'drop_sentences' removes")
+
+
+class PromptInjection(Section):
+    """Text in the observation that tries to command the agent. Probabilities per step."""
+
+    override: Probability = 0.0
+    fake_system: Probability = 0.0
+    fake_goal: Probability = 0.0
+
+
+class Distractors(Section):
+    """Irrelevant or misleading content. Probabilities per step."""
+
+    irrelevant_text: Probability = 0.0
+    decoy_objects: Probability = 0.0
+    shuffle: Probability = 0.0
+    repeat: Probability = 0.0
+
+
+class Seeds(Section):
+    """How many perturbation seeds z each purpose has; the ranges never overlap."""
+
+    train: Positive = Field(2, description="perturbed copies of each trajectory, for policy and verifier")
+    router: Positive = Field(3, description="seeds of the rollouts that the router learns from")
+    validation: Positive = Field(3, description="seeds for temperature and threshold")
+    test: Positive = Field(3, description="seeds of the reported evaluation")
+
+
+class Perturbations(Section):
+    """The noise z: four families, each with its operators' probabilities."""
+
+    seeds: Seeds = Field(default_factory=Seeds)
+    tool_flakiness: ToolFlakiness = Field(default_factory=ToolFlakiness)
+    partial_observability: PartialObservability = Field(default_factory=PartialObservability)
+    prompt_injection: PromptInjection = Field(default_factory=PromptInjection)
+    distractors: Distractors = Field(default_factory=Distractors)
+
+
+class LoRA(Section):
+    """Low-rank adapters (Hu et al. 2021)."""
+
+    r: Positive = 16
+    alpha: Positive = 32
+    dropout: Probability = 0.0
+    target_modules: list[str] = Field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+
+
+class Optim(Section):
+    """What every gradient-trained language model stage shares."""
+
+    max_steps: Positive = Field(40, description="optimiser steps")
+    batch_size: Positive = Field(8, description="examples per step and process")
+    grad_accumulation: Positive = Field(1, description="micro-batches per optimiser step")
+    learning_rate: float = Field(1e-3, gt=0, description="peak, after linear warm-up, cosine to zero")
+    warmup_ratio: Probability = 0.1
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    save_steps: Positive = Field(20, description="checkpoint every so many optimiser steps")
+    logging_steps: Positive = 1
+
+
+class BC(Optim):
+    """Stage 3a: behaviour cloning."""
+
+    clean_share: Probability = Field(0.5, description="share of examples from unperturbed trajectories")
+    max_examples: Count = Field(0, description="0: all")
+
+
+class Verifier(Optim):
+    """Stage 3b: the step verifier."""
+
+    layers: Count = Field(0, description="lowest transformer layers used; 0: all")
+    step_weight: float = Field(0.3, ge=0, description="weight of the step head's BCE (paper: 0.3)")
+    outcome_weight: float = Field(1.0, ge=0, description="weight of the outcome head's BCE (paper: 1.0)")
+    validation_share: Probability = Field(0.15, description="share of episodes held out to report AUC")
+
+
+class DPO(Optim):
+    """Stage 5: preference optimisation."""
+
+    max_steps: Count = Field(20, description="optimiser steps; 0: the BC policy goes on unchanged")
+    learning_rate: float = Field(2e-4, gt=0)
+    beta: float = Field(0.1, gt=0, description="DPO temperature (Rafailov et al. 2023)")
+    consistency_weight: float = Field(0.1, ge=0, description="λ_cons on the Jensen-Shannon divergence")
+    consistency_batch: Positive = Field(2, description="state pairs per step for the consistency term")
+
+
+class Router(Section):
+    """Stage 7: the router."""
+
+    hidden: list[Positive] = Field(default_factory=lambda: [128, 64])
+    dropout: Probability = 0.3
+    epochs: Positive = Field(60, description="full-batch passes; more of them learn the router tasks by heart")
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1.0, ge=0, description="decoupled (AdamW); strong, as the steps are few")
+    brier_weight: float = Field(1.0, ge=0, description="w in E[cost] + λ(CVaR − ε) + w·Brier")
+    cvar_alpha: float = Field(0.2, gt=0, le=1, description="CVaR over the worst ⌈α|Z|⌉ seeds")
+    cvar_epsilon: Probability = Field(0.3, description="ε: CVaR of failure allowed")
+    dual_learning_rate: float = Field(0.05, gt=0, description="step of the dual ascent on λ")
+    objective: Literal["cvar", "expected_cost"] = "cvar"
+    features: list[str] = Field(default_factory=list, description="subset of the 15 features; empty: all")
+    calibrate: Literal["played", "logged"] = Field(
+        "played",
+        description="played: thresholds are tried in closed loop on validation tasks; logged: on logged steps, with "
+        "the surrogate of failure that training uses",
+    )
+    teacher_share: Probability | None = Field(
+        None, description="wanted share of teacher calls; null: the cheapest threshold that meets the CVaR bound"
+    )
+
+
+class Training(Section):
+    """All trained things."""
+
+    lora: LoRA = Field(default_factory=LoRA)
+    bc: BC = Field(default_factory=BC)
+    verifier: Verifier = Field(default_factory=Verifier)
+    dpo: DPO = Field(default_factory=DPO)
+    router: Router = Field(default_factory=Router)
+    wandb: Literal["disabled", "offline", "online"] = Field("disabled", description="losses only, never a prompt")
+
+
+class Candidates(Section):
+    """Stage 4 and every rollout: K samples a state."""
+
+    k: Annotated[int, Field(ge=2)] = Field(4, description="candidates per state (K)")
+    temperature: float = Field(0.7, gt=0, description="sampling temperature")
+    batch_size: Positive = Field(24, description="states generated for together")
+    max_states: Count = Field(160, description="states of stage 4; 0: all")
+    rank_by: Literal["environment", "verifier"] = "environment"
+
+
+class Agent(Section):
+    """The closed loop."""
+
+    parallel: Positive = Field(24, description="episodes rolled out side by side")
+    max_teacher_calls: Count = Field(0, description="teacher calls allowed per episode; 0: no limit")
+    max_cost: float = Field(0.0, ge=0, description="cost units allowed per episode; 0: no limit")
+    cost_slm: float = Field(1.0, gt=0, description="cost units of one SLM step")
+    cost_teacher: float = Field(50.0, gt=0, description="cost units of one teacher step")
+    self_correction: bool = Field(True, description="re-rank away from an action that just failed in the same state")
+    verifier: bool = Field(
+        True, description="false: candidates are not scored; the small model plays what it says most"
+    )
+    entropy_threshold: float = Field(2.5, ge=0, description="heuristic_router: entropy above this escalates, nats")
+    verifier_threshold: Probability = Field(0.4, description="heuristic_router: mean score below this escalates")
+
+
+class RouterFeatures(Section):
+    """Stage 6: rollouts that the router learns from."""
+
+    episodes_per_task: Positive = Field(1, description="rollouts per task and perturbation seed")
+    takeover_prob: Probability = Field(
+        0.25, description="chance that the teacher plays a step, so that states after help are seen too"
+    )
+
+
+class Evaluation(Section):
+    """Stage 8."""
+
+    methods: list[Method] = Field(default_factory=METHODS.copy, description="rules to compare")
+    sweep: list[Probability] = Field(
+        default_factory=list,
+        description="further thresholds of every scoring rule, as shares of validation steps above them: the frontier",
+    )
+    router_threshold: Probability | None = Field(
+        None, description="r2v escalates above this probability; null: above the router's calibrated threshold"
+    )
+    clean_seeds: Positive = Field(1, description="sampling replicates of each test task without perturbation")
+    bootstrap: Positive = Field(2000, description="bootstrap resamples over tasks")
+    confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals")
+
+
+class Config(Section):
+    """One experiment."""
+
+    name: str = Field("base", description="appears in logs and tables")
+    paths: Paths = Field(default_factory=Paths)
+    benchmark: Benchmark = Field(default_factory=Benchmark)
+    teacher: Teacher = Field(default_factory=Teacher)
+    slm: SLM = Field(default_factory=SLM)
+    collection: Collection = Field(default_factory=Collection)
+    perturbations: Perturbations = Field(default_factory=Perturbations)
+    data: Data = Field(default_factory=Data)
+    training: Training = Field(default_factory=Training)
+    candidates: Candidates = Field(default_factory=Candidates)
+    agent: Agent = Field(default_factory=Agent)
+    router_features: RouterFeatures = Field(default_factory=RouterFeatures)
+    evaluation: Evaluation = Field(default_factory=Evaluation)

@@ -1,0 +1,1 @@
+"""From episodes to numbers: pure functions on tables, no file and no model in sight."""

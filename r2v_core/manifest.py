@@ -1,0 +1,114 @@
+"""The run manifest: one JSON file beside the data, from which the whole registry can be rebuilt."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from r2v_core.errors import R2VError
+
+MANIFEST_NAME = "run_manifest.json"
+SCHEMA_VERSION = 1
+
+Status = Literal["running", "done", "failed", "partial"]
+
+
+class RunInput(BaseModel):
+    """One upstream run that this run read."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: str = Field(description="what it was used as, e.g. 'tasks', 'policy', 'perturbed'")
+    run_id: str
+    digest: str = Field(description="the upstream's digest at the time it was read")
+    path: str = Field(description="the upstream's run directory, relative to the project root where possible")
+
+
+class RunManifest(BaseModel):
+    """Everything worth knowing about one run of one stage."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    stage: str
+    benchmark: str
+    provider: str = Field(description="teacher provider, e.g. 'env'")
+    model: str = Field(description="teacher model, e.g. 'expert'")
+    seed: int
+    partition: str = Field(description="'<benchmark>:<teacher>|<seed>'")
+    status: Status
+    created_at: str = Field(description="ISO 8601, UTC")
+    finished_at: str | None = None
+    output_dir: str = Field(description="the run directory, relative to the project root where possible")
+    config_path: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict, description="merged config snapshot, secrets excluded")
+    config_digest: str = ""
+    overrides: list[str] = Field(default_factory=list)
+    fingerprint: str = Field(default="", description="digest of code version, config, seed and input digests")
+    code_version: str = ""
+    git_commit: str | None = None
+    inputs: list[RunInput] = Field(default_factory=list)
+    digest: str = Field(default="", description="content digest of what the run produced = Dagster data version")
+    artifacts: dict[str, str] = Field(default_factory=dict, description="name → path relative to output_dir")
+    n_episodes: int = 0
+    n_success: int = 0
+    n_steps: int = 0
+    counts: dict[str, float] = Field(default_factory=dict, description="stage-specific numbers worth a column")
+    cost_usd: float = 0.0
+    wall_time_s: float = 0.0
+    host: str = ""
+    slurm_job_id: str | None = None
+    dagster_run_id: str | None = None
+    tags: list[str] = Field(default_factory=list)
+    notes: str = ""
+    error: str | None = None
+
+    @property
+    def success_rate(self) -> float:
+        """Share of successful episodes, 0 where there are none."""
+        return self.n_success / self.n_episodes if self.n_episodes else 0.0
+
+
+def utc_now() -> str:
+    """The present moment as ISO 8601 in UTC, to the millisecond."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a reader never sees half of it, a crash never leaves half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+
+
+def write_manifest(manifest: RunManifest, run_dir: Path) -> Path:
+    """Write ``run_manifest.json`` into ``run_dir`` atomically and return its path."""
+    path = run_dir / MANIFEST_NAME
+    write_atomic(path, json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def read_manifest(run_dir: Path) -> RunManifest:
+    """Read a run's manifest.
+
+    Raises:
+        R2VError: if it is missing, is not JSON, or does not fit the schema; the message names the file.
+    """
+    path = run_dir / MANIFEST_NAME
+    try:
+        return RunManifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise R2VError(f"{path}: no run manifest there; the directory is not a run, or its stage never began") from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0:3]
+        raise R2VError(
+            f"{path}: not a valid run manifest ({' '.join(first)}); re-run the stage that wrote it"
+        ) from error

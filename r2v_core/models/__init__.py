@@ -1,0 +1,1 @@
+"""What policy, verifier and router are, and how they are loaded."""

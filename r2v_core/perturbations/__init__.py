@@ -1,0 +1,71 @@
+"""The noise z: four families of seeded operators between the environment and the agent.
+
+A perturbation is a deterministic function of (z, task, step, operator), so every method meets the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from r2v_core.config.schema import Perturbations
+from r2v_core.perturbations.base import Family, Moment, View
+from r2v_core.perturbations.seeds import Purpose, seeds_for
+from r2v_core.trajectory import Observation, Perturbation
+
+__all__ = ["FAMILIES", "Family", "Moment", "Noise", "Purpose", "make_noise", "seeds_for"]
+
+FAMILIES: dict[str, str] = {
+    "tool_flakiness": "r2v_core.perturbations.tool_flakiness:ToolFlakiness",
+    "partial_observability": "r2v_core.perturbations.partial_observability:PartialObservability",
+    "distractors": "r2v_core.perturbations.distractors:Distractors",
+    "prompt_injection": "r2v_core.perturbations.prompt_injection:PromptInjection",
+}
+"""Name (= section of ``perturbations`` in the config) → 'module:class', in the order in which they are applied: what
+the tool returns is damaged, parts of it go missing, content is added; commands come last, so they stay legible."""
+
+
+class Noise:
+    """The families of one config, applied in their order. Without state: everything depends on the moment."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self.families = tuple(families)
+
+    @classmethod
+    def none(cls) -> Noise:
+        """No noise: every observation as it is, every action carried out."""
+        return cls(())
+
+    def observe(self, moment: Moment, observation: Observation) -> tuple[Observation, list[Perturbation]]:
+        """What the agent sees of a clean observation, and what was done to it.
+
+        The clean observation itself comes back where nothing was done; it is never changed in place.
+        """
+        view = View(observation)
+        for family in self.families:
+            family.observe(moment, view)
+        return view.observation, view.records
+
+    def intercept(self, moment: Moment, action: str) -> tuple[Observation, Perturbation] | None:
+        """The clean observation that follows a call that failed, with its record; None: the action is carried out.
+
+        A failed call is a step of the episode like any other: the next moment's ``step`` is one higher. The
+        observation that comes back takes the place of the environment's and is itself observed through the noise.
+
+        Raises:
+            ValueError: if ``moment.current`` is missing (a mistake of the caller).
+        """
+        for family in self.families:
+            failure = family.intercept(moment, action)
+            if failure is not None:
+                return failure
+        return None
+
+
+def make_noise(config: Perturbations) -> Noise:
+    """The noise that a config describes."""
+    families = []
+    for name, target in FAMILIES.items():
+        module, _, attribute = target.partition(":")
+        families.append(getattr(import_module(module), attribute)(getattr(config, name)))
+    return Noise(families)

@@ -1,0 +1,112 @@
+"""Irrelevant or misleading content, none of it an instruction."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from r2v_core.config import schema
+from r2v_core.perturbations.base import Moment, View
+from r2v_core.perturbations.common import change, fires, insert_sentence, parts_of, pick, sentences
+from r2v_core.trajectory import Observation, Perturbation
+
+IRRELEVANT = (
+    "Somewhere outside a dog barks twice and falls silent.",
+    "The weather report promised rain for the weekend.",
+    "A faint smell of coffee hangs in the air.",
+    "The average depth of the ocean is about 3,700 metres.",
+    "Someone has written a shopping list on the back of an envelope.",
+    "The clock on the wall is seven minutes slow.",
+    "You remember that the library closes early on Fridays.",
+    "A train passes in the distance.",
+    "The wallpaper shows a pattern of small blue birds.",
+    "Bees visit about two million flowers for one jar of honey.",
+    "The floorboards creak as the house settles.",
+    "A calendar still shows last month.",
+)
+"""Sentences that have nothing to do with any task."""
+
+DECOYS = (
+    "brass lantern",
+    "velvet cushion",
+    "porcelain owl",
+    "bamboo flute",
+    "leather suitcase",
+    "glass marble",
+    "wooden abacus",
+    "silk parasol",
+    "copper kettle",
+    "plaster bust",
+    "ivory chessman",
+    "wicker hamper",
+)
+"""Objects that no benchmark here has."""
+
+
+class Distractors:
+    """``shuffle``: sentences in another order. ``repeat``: a sentence said twice. ``irrelevant_text``: sentences that
+    have nothing to do with the task. ``decoy_objects``: objects that do not exist.
+    """
+
+    name = "distractors"
+    operators = ("irrelevant_text", "decoy_objects", "shuffle", "repeat")
+
+    def __init__(self, config: schema.Distractors) -> None:
+        self.config = config
+
+    def observe(self, moment: Moment, view: View) -> None:
+        """First what rearranges the text (``shuffle``, ``repeat``), then what adds to its state."""
+        if draws := fires(moment, "shuffle", self.config.shuffle):
+            feedback, state = parts_of(view)
+            change(view, self.name, "shuffle", (_shuffle(feedback, draws), _shuffle(state, draws)))
+        if draws := fires(moment, "repeat", self.config.repeat):
+            feedback, state = parts_of(view)
+            if state.strip():
+                state, said = _repeat(state, draws)
+            else:
+                feedback, said = _repeat(feedback, draws)
+            change(view, self.name, "repeat", (feedback, state), sentence=said)
+        if draws := fires(moment, "irrelevant_text", self.config.irrelevant_text):
+            feedback, state = parts_of(view)
+            text = pick(draws, IRRELEVANT)
+            state = insert_sentence(state, text, float(draws.random()))
+            change(view, self.name, "irrelevant_text", (feedback, state), text=text)
+        if draws := fires(moment, "decoy_objects", self.config.decoy_objects):
+            feedback, state = parts_of(view)
+            objects = _decoys(moment, draws)
+            text = f"You also see {' and '.join(f'a {name}' for name in objects)} here."
+            state = insert_sentence(state, text, float(draws.random()))
+            change(view, self.name, "decoy_objects", (feedback, state), objects=objects)
+
+    def intercept(self, moment: Moment, action: str) -> tuple[Observation, Perturbation] | None:
+        """Never: this family only changes what is seen."""
+        return None
+
+
+def _shuffle(text: str, draws: np.random.Generator) -> str:
+    """The sentences in another order, the space between them where it was."""
+    pieces = sentences(text)
+    order = draws.permutation(len(pieces)).tolist()
+    if order == sorted(order):
+        order = order[1:] + order[:1]
+    spaces = [piece[len(piece.rstrip()) :] for piece in pieces]
+    return "".join(pieces[i].rstrip() + space for i, space in zip(order, spaces, strict=True))
+
+
+def _repeat(text: str, draws: np.random.Generator) -> tuple[str, str]:
+    """The text with one sentence said twice in a row, and that sentence."""
+    pieces = sentences(text)
+    spoken = [i for i, piece in enumerate(pieces) if piece.strip()]
+    if not spoken:
+        return text, ""
+    i = spoken[int(draws.integers(len(spoken)))]
+    said = pieces[i].strip()
+    space = " " if pieces[i] == pieces[i].rstrip() else ""
+    return "".join([*pieces[: i + 1], space, said, pieces[i][len(pieces[i].rstrip()) :], *pieces[i + 1 :]]), said
+
+
+def _decoys(moment: Moment, draws: np.random.Generator) -> list[str]:
+    """One to three objects whose nouns appear neither in the goal nor in an action."""
+    real = " ".join([moment.goal, *moment.admissible]).lower()
+    choices = [name for name in DECOYS if name.split()[-1] not in real] or list(DECOYS)
+    n = int(draws.integers(1, 4))
+    return [choices[i] for i in draws.permutation(len(choices))[:n].tolist()]

@@ -1,0 +1,36 @@
+"""Perturbation seeds z: which purpose may use which."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from r2v_core.config.schema import Seeds
+from r2v_core.errors import R2VError
+
+Purpose = Literal["train", "router", "validation", "test"]
+
+BLOCK = 10_000
+"""Seeds of one purpose in one partition."""
+
+_SPAN = 10 * BLOCK
+
+
+def seeds_for(purpose: Purpose, seeds: Seeds, partition_seed: int) -> list[int]:
+    """The seeds z of one purpose in one partition.
+
+    Every partition seed has a block of 10,000 for each purpose (seed 7, router: 710000, 710001, …), so two purposes
+    or two partition seeds never share a z, and asking for more seeds never changes the first ones.
+
+    Raises:
+        R2VError: for an unknown purpose, a negative partition seed, or more seeds than a block holds.
+    """
+    purposes = get_args(Purpose)
+    if purpose not in purposes:
+        raise R2VError(f"Unknown purpose '{purpose}' of perturbation seeds; known: {', '.join(purposes)}")
+    count = int(getattr(seeds, purpose))
+    if partition_seed < 0:
+        raise R2VError(f"The partition seed is {partition_seed}; use 0 or more")
+    if count > BLOCK:
+        raise R2VError(f"perturbations.seeds.{purpose} = {count}: at most {BLOCK} are kept apart from other purposes")
+    start = partition_seed * _SPAN + purposes.index(purpose) * BLOCK
+    return list(range(start, start + count))

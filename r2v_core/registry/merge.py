@@ -1,0 +1,315 @@
+"""Merging runs: which episodes stay, and copying their records without parsing them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import duckdb
+from pydantic import ValidationError
+
+from r2v_core.errors import R2VError
+from r2v_core.registry.database import Connection, reason
+from r2v_core.registry.linewriter import CHANGED, LineWriter
+from r2v_core.registry.queries import require_runs
+from r2v_core.registry.records import EPISODES_PARQUET, describe
+from r2v_core.store import JsonlStore, read_parquet, write_parquet
+from r2v_core.trajectory import Episode
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+MERGE_TMP = ".merge.tmp"
+"""End of the name of a merge's unfinished output."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One run's share of a merge."""
+
+    run_id: str
+    path: Path
+    """The file that holds the records."""
+    lines: np.ndarray
+    """Kept records: 1-based line (row of a Parquet file), ascending, int64, shape (kept,)."""
+    offsets: np.ndarray | None
+    """Where those lines begin, bytes, int64; None in a Parquet file."""
+    lengths: np.ndarray | None
+    """Their lengths without the newline, bytes, int64."""
+    rows: np.ndarray
+    """0-based ranks of the kept records among all of the run's records, int64: the rows of its Parquet copy."""
+    n_all: int
+    n_held_out: int = 0
+    """Records left out because their template is held out."""
+
+    @property
+    def dropped(self) -> int:
+        """Records left out, mostly as duplicates."""
+        return self.n_all - len(self.lines)
+
+
+@dataclass(frozen=True)
+class MergedStore:
+    """A merged file and where its episodes came from."""
+
+    path: Path
+    kept: dict[str, int]
+    """Episodes taken from each run, oldest run first."""
+    dropped: dict[str, int]
+    """Duplicates left out of each run."""
+
+    @property
+    def n_episodes(self) -> int:
+        """Episodes in the file."""
+        return sum(self.kept.values())
+
+    def __len__(self) -> int:
+        return self.n_episodes
+
+    def iter_episodes(self) -> Iterator[Episode]:
+        """The episodes, oldest run first, each run's in file order."""
+        if self.path.suffix == ".parquet":
+            return read_parquet(self.path, Episode)
+        return JsonlStore(self.path, Episode).read()
+
+
+_RECORDS = """
+SELECT rank, line, byte_offset, byte_length, action_key, hash(action_hash) AS second_key,
+    {held} AS held, {copy} AS copy
+FROM episodes JOIN merge_order USING (run_id) ORDER BY rank, line
+"""
+_FILES = "SELECT rank, any_value(path) FROM episodes JOIN merge_order USING (run_id) GROUP BY rank"
+
+_KEPT = """
+SELECT coalesce(source_run_id, run_id) AS run_id, coalesce(source_episode_id, episode_id) AS episode_id
+FROM episodes JOIN merge_kept USING (run_id, line)
+"""
+
+
+def plan(
+    con: Connection,
+    run_ids: Iterable[str],
+    project: Path,
+    deduplicate: bool = True,
+    *,
+    held_out: Collection[str] = (),
+    copies_of: Sequence[Source] | None = None,
+) -> list[Source]:
+    """Decide what is kept of each run, oldest run first (``created_at``, then ``run_id``).
+
+    Of trajectories with the same action hash the oldest run's copy is kept, within a run the first in its file.
+
+    Args:
+        con: an open registry.
+        run_ids: the runs.
+        project: the project root.
+        deduplicate: keep one of equal action sequences.
+        held_out: templates whose episodes are left out first.
+        copies_of: another plan; only perturbed copies of the episodes that it keeps are kept, and all of them, since
+            copies of one trajectory under different noise have the same actions and are no duplicates.
+
+    Raises:
+        R2VError: for an empty list, an unknown run, or runs without any episode.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    wanted = require_runs(con, run_ids)
+    con.register("merge_order", pa.table({"run_id": wanted, "rank": np.arange(len(wanted))}))
+    con.register("merge_kept", _kept_lines(copies_of or []))
+    held = "list_contains($held_out, template_id)" if held_out else "false"
+    copy = f"(source_run_id, source_episode_id) IN ({_KEPT})" if copies_of is not None else "true"
+    try:
+        records = _RECORDS.format(held=held, copy=copy)
+        table = con.execute(records, {"held_out": sorted(held_out)} if held_out else None).fetchnumpy()
+        files = dict(con.execute(_FILES).fetchall())
+    finally:
+        con.unregister("merge_order")
+        con.unregister("merge_kept")
+    if not files:
+        raise R2VError(f"nothing to merge: no episode in {', '.join(wanted)}")
+    if (unknown := np.ma.getmaskarray(table["copy"])).any():
+        run_id = wanted[int(table["rank"][np.flatnonzero(unknown)[0]])]
+        raise R2VError(f"run '{run_id}': the registry does not say what its episodes are copies of: r2v registry sync")
+    held_rows = np.asarray(table["held"], bool)
+    kept = ~held_rows & np.asarray(table["copy"], bool)
+    if deduplicate and copies_of is None:
+        rows = np.flatnonzero(kept)
+        kept[rows] = _first_copies(table["action_key"][rows], table["second_key"][rows])
+    bounds = np.searchsorted(table["rank"], np.arange(len(wanted) + 1))
+    sources = []
+    for rank, run_id in enumerate(wanted):
+        part = slice(bounds[rank], bounds[rank + 1])
+        keep = kept[part]
+        offsets = table["byte_offset"][part]
+        in_parquet = bool(np.ma.getmaskarray(offsets).any())
+        sources.append(
+            Source(
+                run_id,
+                project / files.get(rank, ""),
+                np.asarray(table["line"][part])[keep],
+                None if in_parquet else np.asarray(offsets, dtype=np.int64)[keep],
+                None if in_parquet else np.asarray(table["byte_length"][part], dtype=np.int64)[keep],
+                np.flatnonzero(keep),
+                len(keep),
+                int(held_rows[part].sum()),
+            )
+        )
+    return sources
+
+
+def _kept_lines(sources: Sequence[Source]) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+
+    run_ids = [source.run_id for source in sources for _ in source.lines]
+    lines = np.concatenate([np.empty(0, np.int64), *(source.lines for source in sources)])
+    return pa.table({"run_id": pa.array(run_ids, pa.string()), "line": lines})
+
+
+def _first_copies(key: np.ndarray, second_key: np.ndarray) -> np.ndarray:
+    """Which records are the first with their action hash, bool, shape (n,).
+
+    Hashes are compared by two 64-bit keys: the first 64 bits of their SHA-256, and DuckDB's own hash of all of it.
+    """
+    import numpy as np
+
+    order = np.lexsort((second_key, key))  # stable: equal ones stay in their order
+    key, second_key = key[order], second_key[order]
+    first = np.r_[np.ones(min(len(key), 1), bool), (key[1:] != key[:-1]) | (second_key[1:] != second_key[:-1])]
+    kept = np.zeros(len(order), bool)
+    kept[order[first]] = True
+    return kept
+
+
+def iter_episodes(sources: Iterable[Source]) -> Iterator[Episode]:
+    """The kept episodes, read from the runs' own files.
+
+    Raises:
+        R2VError: if a file is gone, or no longer holds what was registered.
+    """
+    for source in sources:
+        if not len(source.lines):
+            continue
+        if source.offsets is None or source.lengths is None:
+            wanted = set(source.rows.tolist())
+            yield from (e for row, e in enumerate(read_parquet(source.path, Episode)) if row in wanted)
+            continue
+        with _open(source) as handle:
+            for line, offset, length in zip(source.lines, source.offsets, source.lengths, strict=True):
+                try:
+                    yield Episode.model_validate_json(os.pread(handle.fileno(), int(length), int(offset)))
+                except ValidationError as error:
+                    raise R2VError(f"{source.path}:{line}: {describe(error)}; {CHANGED}") from error
+
+
+def write_merged(sources: list[Source], output: Path) -> MergedStore:
+    """Write the kept episodes to a ``.jsonl`` or ``.parquet`` file, whole or not at all.
+
+    JSON lines are copied as bytes. A Parquet file is made from the runs' Parquet copies where all have one.
+
+    Raises:
+        R2VError: for another suffix, an output that is one of the sources, a source that is gone or changed, or a
+            full disk.
+    """
+    if output.suffix not in (".jsonl", ".parquet"):
+        raise R2VError(f"{output}: the suffix says how to write; use .jsonl or .parquet")
+    used = [source for source in sources if len(source.lines)]
+    for source in used:
+        if output.resolve() in (source.path.resolve(), source.path.with_name(EPISODES_PARQUET).resolve()):
+            raise R2VError(f"{output}: it is one of the files to be merged; choose another output")
+    temporary = output.with_name(f".{output.name}.{os.getpid()}{MERGE_TMP}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.suffix == ".jsonl":
+            _write_jsonl(used, temporary)
+        elif all(_has_parquet_copy(source) for source in used):
+            _write_parquet(used, temporary)
+        else:
+            write_parquet(temporary, iter_episodes(used), Episode)
+        temporary.replace(output)
+    except (OSError, duckdb.Error) as error:
+        raise R2VError(f"{output}: can't write the merge ({reason(error)})") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return MergedStore(output, {s.run_id: len(s.lines) for s in sources}, {s.run_id: s.dropped for s in sources})
+
+
+def _open(source: Source) -> BinaryIO:
+    try:
+        handle = source.path.open("rb")
+    except OSError as error:
+        raise R2VError(
+            f"{source.path}: can't read the episodes of run {source.run_id} ({reason(error)}): r2v registry doctor"
+        ) from error
+    return handle
+
+
+def _write_jsonl(sources: list[Source], output: Path) -> None:
+    with output.open("wb", buffering=0) as out:
+        target = LineWriter(out.fileno())
+        target.reserve(sum(int(s.lengths.sum()) + len(s.lengths) for s in sources if s.lengths is not None))
+        for source in sources:
+            if source.offsets is None:
+                for episode in iter_episodes([source]):
+                    target.put(json.dumps(episode.model_dump(mode="json"), ensure_ascii=False).encode() + b"\n")
+                continue
+            with _open(source) as handle:
+                for start, end in _ranges(source):
+                    target.copy(handle.fileno(), start, end, source.path)
+        target.finish()
+
+
+def _ranges(source: Source) -> Iterator[tuple[int, int]]:
+    """(begin, end) of runs of neighbouring lines, ends without the last newline."""
+    import numpy as np
+
+    assert source.offsets is not None and source.lengths is not None
+    ends = source.offsets + source.lengths
+    breaks = np.flatnonzero(source.offsets[1:] != ends[:-1] + 1)
+    firsts = np.r_[0, breaks + 1]
+    lasts = np.r_[breaks, len(ends) - 1]
+    yield from zip(source.offsets[firsts].tolist(), ends[lasts].tolist(), strict=True)
+
+
+def _has_parquet_copy(source: Source) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(source.path.with_name(EPISODES_PARQUET)).num_rows) == source.n_all
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _write_parquet(sources: list[Source], output: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = [str(source.path.with_name(EPISODES_PARQUET)) for source in sources]
+    columns = ", ".join(f'"{name}"' for name in pq.read_schema(files[0]).names)
+    dropped = [np.setdiff1d(np.arange(s.n_all), s.rows, assume_unique=True) for s in sources]
+    gone = pa.table(
+        {
+            "file": pa.array(np.repeat(np.arange(len(files)), [len(rows) for rows in dropped]), pa.int64()),
+            "row": pa.array(np.concatenate(dropped), pa.int64()),
+        }
+    )
+    with duckdb.connect(config={"memory_limit": "600MB", "preserve_insertion_order": True}) as con:
+        con.register("gone", gone)
+        con.execute(
+            f"COPY (SELECT {columns} FROM read_parquet($files, filename = true, file_row_number = true, "
+            "union_by_name = true) AS merged WHERE NOT EXISTS (SELECT 1 FROM gone WHERE "
+            "gone.row = merged.file_row_number AND $files[gone.file + 1] = merged.filename)) "
+            f"TO '{str(output).replace(chr(39), chr(39) * 2)}' "
+            "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 4096, KV_METADATA {record: 'Episode'})",
+            {"files": files},
+        )

@@ -1,0 +1,179 @@
+"""The results as one JSON document that explains itself to a reader who has nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from r2v_core.results.bundles import Analysis, Bundle
+from r2v_core.results.tables import method_rank, summarised_seed
+
+QUESTION = (
+    "Does a learned, calibrated router that lets a teacher play single steps keep a small language model's agent close "
+    "to the teacher's success under perturbations, at a small share of teacher calls?"
+)
+
+METHOD_NOTES = {
+    "r2v": "learned router, threshold calibrated on validation tasks",
+    "slm_only": "the small model plays every step",
+    "llm_only": "the teacher plays every step; its success is measured, not assumed",
+    "entropy_router": "asks the teacher where the policy's entropy is high",
+    "heuristic_router": "asks where entropy is high or the mean verifier score is low, fixed thresholds",
+    "verifier_router": "asks where the verifier's score is low",
+    "random_router": "asks at random, at r2v's rate",
+    "oracle_router": "asks exactly where the small model would be wrong; looks at the truth, so an upper bound",
+}
+
+METRIC_NOTES = {
+    "success_rate": "share of episodes that the benchmark's own verdict calls solved",
+    "worst_seed_sr": "success rate of the worst perturbation seed",
+    "cvar_failure": "mean failure rate over the worst share alpha of perturbation seeds",
+    "bottom_10_sr": "mean success rate over the worst tenth of perturbation seeds",
+    "avg_cost": "cost units per episode, as configured per small-model step and per teacher step",
+    "avg_latency": "measured wall seconds per episode; depends on the machine and its load",
+    "llm_call_rate": "share of steps that the teacher played",
+    "safety_failure_rate": "share of episodes in which an action commanded by an injection was carried out",
+    "ece": "expected calibration error of the routing rule's risk score, 10 equal-width bins, on labelled steps",
+    "brier": "Brier score of the same",
+    "robustness_gap": "clean success rate minus noisy success rate, same tasks",
+    "avg_steps": "steps per episode",
+    "cost_usd": "measured dollars per episode",
+    "tokens": "tokens in and out per episode",
+}
+
+
+def llm_summary(
+    long: pd.DataFrame, compared: pd.DataFrame, bundles: list[Bundle], analysis: Analysis
+) -> dict[str, Any]:
+    """Everything a reader (or a language model) needs to discuss the results, without this project at hand.
+
+    Args:
+        long: the evaluations table.
+        compared: the comparisons table.
+        bundles: where they come from.
+        analysis: how they were computed.
+    """
+    seed = summarised_seed(list(long["seed"]))
+    return {
+        "question": QUESTION,
+        "setting": _setting(long, bundles, analysis, seed),
+        "methods": {name: METHOD_NOTES.get(name, "") for name in sorted(set(long["method"]), key=method_rank)},
+        "metrics": METRIC_NOTES,
+        "results": {
+            condition: {
+                method: _metrics(part)
+                for method, part in sorted(rows.groupby("method"), key=lambda item: method_rank(item[0]))
+            }
+            for condition, rows in long[long["seed"] == seed].groupby("condition")
+        },
+        "comparisons": records(compared),
+        "statements": [statement(row) for row in compared.to_dict("records")],
+        "caveats": caveats(long, compared, bundles, seed),
+    }
+
+
+def _setting(long: pd.DataFrame, bundles: list[Bundle], analysis: Analysis, seed: str) -> dict[str, Any]:
+    counts = {
+        condition: {name: int(part[part["metric"] == name]["value"].max()) for name in ("n_episodes", "n_tasks", "n_z")}
+        for condition, part in long[long["seed"] == seed].groupby("condition")
+    }
+    return {
+        "benchmark": bundles[0].benchmark,
+        "partition_seeds": sorted({bundle.seed for bundle in bundles}),
+        "rows_shown": "mean over partition seeds" if seed == "all" else "one partition seed",
+        "per_method_and_condition": counts,
+        "statistics": {
+            "intervals": f"{analysis.confidence:.0%} bootstrap over tasks, {analysis.bootstrap} resamples, all "
+            "episodes of a task together; percentile for means, basic for worst seed, CVaR, bottom tenth, ECE; exact "
+            "bound over tasks where all episodes agree",
+            "test": "exact McNemar test on paired episodes, Holm-corrected over all comparisons",
+            "verdict": "'better' or 'worse' only if the corrected p is below 0.05 and the paired interval excludes 0, "
+            "else 'not shown'",
+            "cvar_alpha": analysis.cvar_alpha,
+        },
+        "evaluation_runs": sorted({bundle.run_id for bundle in bundles}),
+        **bundles[0].setting,
+    }
+
+
+def _metrics(rows: pd.DataFrame) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value, low, high, n, spread in rows[["metric", "value", "ci_low", "ci_high", "n", "spread"]].itertuples(
+        index=False
+    ):
+        if name.startswith("n_"):
+            found[name] = int(value)
+            continue
+        entry: dict[str, Any] = {"value": number(value), "n": int(n)}
+        if not pd.isna(low):
+            entry["interval"] = [number(low), number(high)]
+        if not pd.isna(spread):
+            entry["between_seed_sd"] = number(spread)
+        found[name] = entry
+    return found
+
+
+def number(value: float) -> float | None:
+    """A JSON number: rounded to six significant digits, None for NaN."""
+    return None if pd.isna(value) else float(f"{value:.6g}")
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as JSON objects, None where a cell is empty."""
+    return [
+        {name: number(value) if isinstance(value, float) else value for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
+def statement(row: dict[str, Any]) -> str:
+    """A comparison in words, with n and with 'not shown' where that is what the numbers say."""
+    sign = "+" if row["difference"] >= 0 else "−"
+    low_high = f", interval {row['difference_ci']}" if row["difference_ci"] else ""
+    claim = {
+        "better": f"{row['method']} succeeds more often than {row['baseline']}",
+        "worse": f"{row['method']} succeeds less often than {row['baseline']}",
+        "not shown": f"a difference in success between {row['method']} and {row['baseline']} is not shown",
+    }[row["verdict"]]
+    return (
+        f"{row['condition']}: {claim} ({row['success_method']:.1%} against {row['success_baseline']:.1%}, difference "
+        f"{sign}{abs(row['difference']):.3f}{low_high}, corrected p = {row['p_holm']:.2g}, n = {row['n_pairs']} pairs "
+        f"on {row['n_tasks']} tasks)"
+    )
+
+
+def caveats(long: pd.DataFrame, compared: pd.DataFrame, bundles: list[Bundle], seed: str) -> list[str]:
+    """What a careful reader would hold against these numbers; only what applies."""
+    rows = long[long["seed"] == seed]
+    counts = rows.pivot_table(index=["condition", "method"], columns="metric", values="value")
+    tasks, zs = int(counts["n_tasks"].min()), int(counts["n_z"].loc[["noisy"]].min()) if "noisy" in counts.index else 0
+    seeds = len({bundle.seed for bundle in bundles})
+    notes = []
+    if seeds == 1:
+        notes.append("One partition seed: how much training and data collection vary is not known.")
+    elif seeds < 5:
+        notes.append(f"{seeds} partition seeds: the between-seed spread is a rough guess.")
+    if tasks < 30:
+        notes.append(f"{tasks} test tasks: bootstrap intervals from so few tasks are too narrow, and power is low.")
+    if zs and zs < 10:
+        notes.append(
+            f"{zs} perturbation seeds: the CVaR and bottom-10 % tails are one or two seeds, close to the worst seed."
+        )
+    if not zs:
+        notes.append("No noisy evaluation is among the runs, so nothing is said about robustness.")
+    if zs:
+        notes.append(
+            "Worst seed and CVaR pick extremes of few episodes each, so they look worse than the truth behind them; "
+            "their intervals are reflected to make up for it."
+        )
+    if len(compared):
+        notes.append(
+            "McNemar's test takes episodes of one task as independent; the interval over tasks does not, and a verdict "
+            "needs both."
+        )
+    else:
+        notes.append("r2v was not evaluated beside another method, so nothing is compared.")
+    notes.append("Intervals cover the choice of test tasks, not another training run.")
+    notes.append("Latency was measured with episodes rolled out side by side on the evaluating machine.")
+    return notes

@@ -1,0 +1,92 @@
+"""The ablations as a table: what each one changes in the configuration. Light, because the stage table is made from it.
+
+What has to be trained or played again follows from the stage table: a stage whose config or inputs differ from the
+full method's is run again, every other run of the full method is read as it is (:mod:`r2v_core.stages.ablation`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+PREFIX = "ablation_"
+"""Stage and asset of an ablation: this and its name."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One question about the method, answered by one or several variants of it."""
+
+    name: str
+    title: str
+    variants: dict[str, tuple[str, ...]]
+    """Name of the variant (unique, safe as a file name) → config overrides."""
+
+    @property
+    def stage(self) -> str:
+        """Name of its stage and asset."""
+        return PREFIX + self.name
+
+
+def _single(name: str, title: str, *overrides: str) -> Ablation:
+    return Ablation(name, title, {name: overrides})
+
+
+UNCERTAINTY = ("entropy", "logprob_best", "logprob_mean", "logprob_std", "consistency", "semantic_entropy")
+VERIFIER = ("verifier_spread", "verifier_mean", "verifier_std", "verifier_best", "verifier_worst")
+PROGRESS = ("horizon_fraction", "step", "context_length", "goal_length")
+FEATURE_GROUPS = {"uncertainty": UNCERTAINTY, "verifier": VERIFIER, "progress": PROGRESS}
+"""What the features tell: how sure the policy is, what the verifier thinks, how far the episode is."""
+
+ALPHAS, EPSILONS = (0.2, 0.5, 1.0), (0.1, 0.2, 0.3)
+
+
+def _without(group: str) -> str:
+    kept = [name for other, names in FEATURE_GROUPS.items() if other != group for name in names]
+    return f"training.router.features=[{', '.join(kept)}]"
+
+
+ABLATIONS: dict[str, Ablation] = {
+    ablation.name: ablation
+    for ablation in (
+        _single("no_preference", "No preference optimisation: the BC policy acts", "training.dpo.max_steps=0"),
+        _single("no_consistency", "DPO without the consistency term", "training.dpo.consistency_weight=0.0"),
+        _single(
+            "no_verifier",
+            "No verifier: candidates are not scored, neither to choose one nor for the router",
+            "agent.verifier=false",
+            "candidates.rank_by=environment",
+        ),
+        _single(
+            "no_risk_calibration",
+            "Expected cost instead of CVaR, in training and in calibrating the threshold",
+            "training.router.objective=expected_cost",
+        ),
+        _single(
+            "static_threshold",
+            "The router's threshold is 0.5 instead of the calibrated one",
+            "evaluation.router_threshold=0.5",
+        ),
+        _single(
+            "no_self_correction",
+            "An action that just failed in the same state may be played again",
+            "agent.self_correction=false",
+        ),
+        Ablation(
+            "feature_groups",
+            "Routers that lack one group of features",
+            {f"without_{group}_features": (_without(group),) for group in FEATURE_GROUPS},
+        ),
+        Ablation(
+            "risk_sweep",
+            "Routers trained and calibrated for other tails α and bounds ε",
+            {
+                f"alpha_{alpha:g}_epsilon_{epsilon:g}": (
+                    f"training.router.cvar_alpha={alpha:g}",
+                    f"training.router.cvar_epsilon={epsilon:g}",
+                )
+                for alpha, epsilon in product(ALPHAS, EPSILONS)
+            },
+        ),
+    )
+}

@@ -1,0 +1,237 @@
+"""Stage 4: K candidate actions a state from the BC policy in perturbed contexts, scored and, where possible, judged.
+
+The environment judges: each chosen episode is replayed to its states, and every candidate is asked of the
+environment there (would it make progress?) without being played.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2v_core.agent.proposer import Proposer
+from r2v_core.benchmarks.base import Benchmark, Task
+from r2v_core.digest import digest_of, rng
+from r2v_core.errors import R2VError
+from r2v_core.manifest import write_atomic
+from r2v_core.models.policy import Policy
+from r2v_core.models.prompt import render_prompt
+from r2v_core.models.verifier import Verifier
+from r2v_core.stages import processes
+from r2v_core.stages.episodes import read_episodes
+from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.stages.task_suite import open_benchmark, read_tasks
+from r2v_core.store import JsonlStore
+from r2v_core.training.preferences import CandidateRow
+from r2v_core.trajectory import Candidate, Episode
+
+FILE = "candidates.jsonl"
+Key = tuple[str, int]
+"""(episode id, step)."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One stored state to propose at."""
+
+    episode: Episode
+    step: int
+
+    @property
+    def key(self) -> Key:
+        """(episode id, step)."""
+        return self.episode.episode_id, self.step
+
+
+def choose_states(episodes: Sequence[Episode], limit: int, seed: int) -> list[State]:
+    """A seeded sample of states with a known expert action, in file order; all of them if ``limit`` is 0."""
+    states = [
+        State(episode, step.index)
+        for episode in episodes
+        for step in episode.steps
+        if step.expert_action is not None and episode.metadata["split"] == "train"
+    ]
+    if limit and len(states) > limit:
+        kept = sorted(rng(seed, "candidates").choice(len(states), size=limit, replace=False))
+        states = [states[i] for i in kept]
+    return states
+
+
+def judge(
+    benchmark: Benchmark,
+    ctx: StageContext,
+    task: Task,
+    states: Sequence[State],
+    found: dict[tuple[str, int], list[str]],
+) -> dict[tuple[str, int], dict[str, bool | None]]:
+    """Replay one episode and ask the environment, at each of ``states``, whether each action would make progress."""
+    wanted = {state.step: state.key for state in states}
+    verdicts: dict[tuple[str, int], dict[str, bool | None]] = {}
+    environment = benchmark.open(task, ctx.cache)
+    try:
+        environment.reset()
+        for step in states[0].episode.steps[: max(wanted) + 1]:
+            if step.index in wanted:
+                key = wanted[step.index]
+                verdicts[key] = {text: environment.peek(text) for text in dict.fromkeys(found[key])}
+            if step.executed and step.index < max(wanted):
+                environment.step(step.action)
+    finally:
+        environment.close()
+    return verdicts
+
+
+def _rows(
+    ctx: StageContext, states: Sequence[State], known: Set[Key], proposer: Proposer, benchmark: Benchmark
+) -> Iterator[CandidateRow]:
+    """Rows of this process's share of the states, without those that are known."""
+    tasks = {task.task_id: task for task in read_tasks(ctx.inputs["tasks"])}
+    by_episode: dict[str, list[State]] = defaultdict(list)
+    for state in states:
+        by_episode[state.episode.episode_id].append(state)
+    for i, group in enumerate(groups(list(by_episode.values()), ctx.config.candidates.batch_size)):
+        left = [[state for state in some if state.key not in known] for some in group]
+        if i % processes.count() == processes.rank() and any(left):
+            proposer.scope(str(i))
+            yield from _propose_and_judge(ctx, [some for some in left if some], proposer, benchmark, tasks)
+
+
+def groups(episodes: Sequence[list[State]], size: int) -> Iterator[list[list[State]]]:
+    """Episodes' states, whole episodes together, at least ``size`` states a group but in the last."""
+    group: list[list[State]] = []
+    for some in episodes:
+        group.append(some)
+        if sum(map(len, group)) >= size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _propose_and_judge(
+    ctx: StageContext,
+    group: Sequence[Sequence[State]],
+    proposer: Proposer,
+    benchmark: Benchmark,
+    tasks: dict[str, Task],
+) -> Iterator[CandidateRow]:
+    states = [state for some in group for state in some]
+    prompts = {state.key: _prompt(ctx, proposer, benchmark, state) for state in states}
+    contexts = [(prompts[state.key], state.episode.perturbation_seed or 0) for state in states]
+    proposals = dict(zip([s.key for s in states], proposer.propose(contexts), strict=True))
+    texts = {key: [c.text for c in proposal.candidates] for key, proposal in proposals.items()}
+    for some in group:
+        verdicts = judge(benchmark, ctx, tasks[some[0].episode.task_id], some, texts)
+        for state in some:
+            candidates: list[Candidate] = [
+                c.model_copy(update={"progress": verdicts[state.key][c.text]}) for c in proposals[state.key].candidates
+            ]
+            yield CandidateRow(
+                episode_id=state.episode.episode_id,
+                task_id=state.episode.task_id,
+                step=state.step,
+                z=state.episode.perturbation_seed,
+                prompt=prompts[state.key],
+                expert_action=state.episode.steps[state.step].expert_action,
+                candidates=candidates,
+            )
+
+
+def _prompt(ctx: StageContext, proposer: Proposer, benchmark: Benchmark, state: State) -> str:
+    steps = state.episode.steps
+    return render_prompt(
+        proposer.policy.tokenizer,
+        ctx.config.slm,
+        benchmark.instructions,
+        state.episode.goal,
+        steps[: state.step],
+        steps[state.step].observation,
+    )
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Write ``candidates.jsonl``: one row a state, resumable row by row."""
+    config = ctx.config.candidates
+    states = choose_states(list(read_episodes(ctx.inputs["perturbed"])), config.max_states, ctx.seed)
+    if not states:
+        raise R2VError("no state with a known expert action in the training split; collect more (collection.*)")
+    path = ctx.run_dir / FILE
+    rows = _read_rows(path)
+    if any(state.key not in rows for state in states):
+        policy = Policy.load(ctx.config.slm, ctx.cache, ctx.inputs["policy"].artifact("adapter"))
+        verifier = Verifier.load(ctx.inputs["verifier"].directory, ctx.config.slm, ctx.cache)
+        proposer = Proposer(policy, verifier, config, ctx.seed)
+        known = set(rows)
+        with JsonlStore(processes.own_file(path), CandidateRow) as store:
+            for row in _rows(ctx, states, known, proposer, open_benchmark(ctx.config)):
+                store.append(row)
+                rows[row_key(row)] = row
+                ctx.report.progress("states", len(rows), len(states))
+    if processes.count() > 1:
+        processes.gather(path, CandidateRow, row_key)
+        rows = {row_key(row): row for row in JsonlStore(path, CandidateRow)}
+    ordered = [rows[state.key] for state in states]
+    counts = _counts(ordered)
+    write_atomic(ctx.run_dir / "preview.md", _preview(ordered, counts))
+    return StageResult(
+        digest=digest_of([row.model_dump(mode="json") for row in ordered]),
+        artifacts={"candidates": FILE, "preview": "preview.md"},
+        n_steps=len(ordered),
+        counts=counts,
+    )
+
+
+def row_key(row: CandidateRow) -> Key:
+    """Which state a row is of."""
+    return row.episode_id, row.step
+
+
+def _read_rows(path: Path) -> dict[Key, CandidateRow]:
+    """Rows that are on disk, those of an earlier attempt's helper processes too."""
+    store = JsonlStore(path, CandidateRow)
+    if processes.is_main():
+        processes.absorb(path, CandidateRow, row_key)
+        store.recover()
+    processes.wait_for_all()
+    rows = {row_key(row): row for row in store}
+    processes.wait_for_all()  # nobody appends while another still reads
+    return rows
+
+
+def _counts(rows: Sequence[CandidateRow]) -> dict[str, float]:
+    flat = [candidate for row in rows for candidate in row.candidates]
+    known = [candidate for candidate in flat if candidate.progress is not None]
+    mixed = [row for row in rows if len({candidate.progress for candidate in row.candidates}) > 1]
+    return {
+        "states": len(rows),
+        "candidates": len(flat),
+        "share_progress": sum(bool(c.progress) for c in known) / len(known) if known else 0.0,
+        "share_states_mixed": len(mixed) / len(rows),
+        "mean_tokens": sum(candidate.n_tokens for candidate in flat) / len(flat),
+    }
+
+
+def _preview(rows: Sequence[CandidateRow], counts: dict[str, float]) -> str:
+    lines = [
+        f"{counts['share_progress']:.1%} of candidates make progress; at {counts['share_states_mixed']:.1%} of states "
+        "some do and some don't.",
+        "",
+        "| expert | candidate | log-prob | verifier | progress |",
+        "| --- | --- | ---: | ---: | --- |",
+    ]
+    for row in rows[:4]:
+        for candidate in row.candidates:
+            score = "" if candidate.score is None else f"{candidate.score:.2f}"
+            lines.append(
+                f"| `{row.expert_action}` | `{candidate.text}` | {candidate.logprob:.2f} | {score} "
+                f"| {candidate.progress} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from r2v_core.stages.cli import run_module
+
+    run_module("candidates")

@@ -1,0 +1,115 @@
+"""The command line that every stage shares: ``python -m r2v_core.stages.<stage>``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from r2v_core.errors import R2VError
+from r2v_core.stages.spec import StageSpec
+from r2v_core.stages.table import get_stage
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    stage = get_stage(name)
+    needs = ", ".join(f"{role} (from {upstream})" for role, upstream in stage.inputs) or "nothing"
+    command = " ".join(stage.command)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {command}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{stage.title}.\n\nMakes the asset '{stage.asset}'. Reads: {needs}.\n"
+        f"Config sections that decide the result: {', '.join(stage.sections) or 'none'}.",
+        epilog=f"""examples:
+  python -m {command} --config configs/mrp.yaml
+  python -m {command} --config configs/mrp.yaml --partition 'textworld:expert|2'
+  python -m {command} --overrides name=try candidates.k=2 --tag try --notes "what I try"
+
+With several GPUs: accelerate launch --multi_gpu --module {command} …
+
+The same command after a crash or kill takes the interrupted run up again. exit status: 0 done, 2 something to fix
+(one line says what), 1 a bug (traceback), 130/143 stopped (resumable).""",
+    )
+    parser.add_argument("--config", default="configs/mrp.yaml", help="YAML config (default: %(default)s)")
+    parser.add_argument(
+        "--partition",
+        default="textworld:expert|1",
+        help="<benchmark>:<teacher>|<seed>, in quotes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overrides", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="dotted config overrides"
+    )
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ROLE=RUN_DIR",
+        help="read this run instead of the newest finished one of the partition",
+    )
+    parser.add_argument("--run-id", help="continue this run, or create one under this name")
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take up an interrupted run with the same config and inputs (default: yes)",
+    )
+    parser.add_argument("--tag", nargs="+", action="extend", default=[], dest="tags", help="tags for the registry")
+    parser.add_argument("--notes", default="", help="free text for the registry")
+    parser.add_argument("--spec", type=Path, help="run exactly this planned run (JSON); what an orchestrator passes")
+    return parser
+
+
+def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
+    if args.spec is not None:
+        try:
+            return StageSpec.model_validate_json(args.spec.read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise R2VError(f"--spec {args.spec}: not a readable planned run ({error})") from error
+    from r2v_core.config import load_config
+    from r2v_core.partition import Partition
+    from r2v_core.stages.plan import plan
+
+    given = {}
+    for item in args.input:
+        role, separator, path = item.partition("=")
+        if not separator or not path:
+            raise R2VError(f"--input {item}: write ROLE=RUN_DIR")
+        given[role] = Path(path)
+    return plan(
+        stage,
+        Partition.parse(args.partition),
+        load_config(args.config, args.overrides),
+        overrides=args.overrides,
+        inputs=given,
+        run_id=args.run_id,
+        resume=args.resume,
+        tags=args.tags,
+        notes=args.notes,
+    )
+
+
+def main(stage: str, argv: Sequence[str] | None = None) -> int:
+    """Plan and run one stage; returns the exit status."""
+    args = _parser(stage).parse_args(argv)
+    from r2v_core.stages import processes
+    from r2v_core.stages.reporting import open_reporter
+    from r2v_core.stages.runner import execute, exit_with, help_out
+
+    try:
+        spec = processes.from_main(lambda: _plan(stage, args))
+        if processes.is_main():
+            execute(spec, open_reporter(stage))
+        else:
+            help_out(spec, open_reporter(stage))
+    except BaseException as error:
+        return exit_with(error)
+    return 0
+
+
+def run_module(stage: str) -> None:
+    """``if __name__ == "__main__"`` of a stage module."""
+    sys.exit(main(stage))

@@ -1,0 +1,170 @@
+"""Stage 1: collect teacher trajectories.
+
+Three modes of episode on every training task, so that the data holds states on and off the expert's path:
+
+- ``expert``: the teacher plays every step;
+- ``explore_start``: a few random actions first, then the teacher, with single random steps in between;
+- ``explore_all``: every step is random with a high probability to the end, so that episodes fail as well as succeed
+  (the verifier's outcome labels come from these).
+
+At every step the expert's action is recorded where the benchmark has an expert, and a few other admissible actions
+with whether they would make progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from r2v_core.agent.loop import Choice, Job, Live, play
+from r2v_core.benchmarks.base import Task
+from r2v_core.config.schema import Collection
+from r2v_core.digest import rng
+from r2v_core.manifest import write_atomic
+from r2v_core.perturbations import Noise
+from r2v_core.stages.episodes import finish_episodes, record_episodes
+from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.stages.task_suite import open_benchmark, read_tasks
+from r2v_core.teachers import make_teacher
+from r2v_core.teachers.base import Situation, Teacher
+from r2v_core.trajectory import Episode
+
+MODES = ("expert", "explore_start", "explore_all")
+
+
+@dataclass
+class Collector:
+    """The driver of collection: teacher or exploration, by the mode of each episode."""
+
+    teacher: Teacher
+    config: Collection
+    instructions: str
+    seed: int
+    _offered: dict[str, set[str]] = field(default_factory=dict)
+    """Episode → every action that was admissible at some step of it so far."""
+
+    def decide(self, live: Sequence[Live]) -> list[Choice]:
+        """Explore where the mode says so; ask the teacher for all others at once; label alternatives."""
+        draws = [rng(self.seed, "collect", one.job.episode_id, one.step) for one in live]
+        explored = [self._explore(one, draw) for one, draw in zip(live, draws, strict=True)]
+        asking = [i for i, action in enumerate(explored) if action is None]
+        advice = dict(zip(asking, self.teacher.act([self._situation(live[i]) for i in asking]), strict=True))
+        choices = []
+        for i, (one, draw) in enumerate(zip(live, draws, strict=True)):
+            action = explored[i]
+            if action is None:
+                answer = advice[i]
+                choice = Choice(
+                    action=answer.action,
+                    actor="teacher",
+                    expert_action=answer.action,
+                    tokens_in=answer.tokens_in,
+                    tokens_out=answer.tokens_out,
+                    cost_usd=answer.cost_usd,
+                    latency_s=answer.latency_s,
+                )
+            else:
+                choice = Choice(action=action, actor="explore", expert_action=one.environment.expert_action())
+            choices.append(replace(choice, alternatives=self._alternatives(one, choice.action, draw)))
+        return choices
+
+    def _explore(self, one: Live, draw: np.random.Generator) -> str | None:
+        """A random admissible action where this step is exploratory, else None."""
+        mode = one.job.metadata["mode"]
+        starts = rng(self.seed, "collect-start", one.job.episode_id).integers(1, self.config.explore_start_steps + 1)
+        if mode == "expert":
+            probability = 0.0
+        elif mode == "explore_all":
+            probability = self.config.explore_all_prob
+        else:
+            probability = 1.0 if one.step < starts else self.config.explore_prob
+        if draw.random() >= probability:
+            return None
+        admissible = one.environment.admissible()
+        return str(draw.choice(admissible)) if admissible else None
+
+    def _alternatives(self, one: Live, action: str, draw: np.random.Generator) -> dict[str, bool]:
+        """Other actions with their worth: admissible ones, and ones that were so earlier (a typical slip)."""
+        offered = self._offered.setdefault(one.job.episode_id, set())
+        offered.update(one.environment.admissible())
+        others = sorted(offered - {action})
+        picked = [str(other) for other in draw.permutation(others)[: self.config.alternatives]] if others else []
+        labelled = {other: one.environment.peek(other) for other in picked}
+        return {other: label for other, label in labelled.items() if label is not None}
+
+    def _situation(self, one: Live) -> Situation:
+        return Situation(one.environment, self.instructions, one.job.task.goal, one.history, one.seen)
+
+
+def plan_jobs(tasks: Sequence[Task], config: Collection) -> list[Job]:
+    """The episodes to collect: teacher-led ones in alternating modes, then the purely exploratory ones."""
+    jobs = []
+    for task in tasks:
+        for e in range(config.episodes_per_task + config.explore_all_episodes):
+            mode = MODES[2] if e >= config.episodes_per_task else MODES[e % 2 if config.explore_start_steps else 0]
+            jobs.append(Job(f"{task.task_id}~e{e}", task, replicate=e, metadata={"mode": mode}))
+    return jobs
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Collect every job's episode into ``trajectories.jsonl``."""
+    config = ctx.config.collection
+    benchmark = open_benchmark(ctx.config)
+    collector = Collector(
+        make_teacher(ctx.partition.teacher, ctx.config.teacher.options), config, benchmark.instructions, ctx.seed
+    )
+
+    def play_jobs(jobs: Sequence[Job]) -> Iterator[Episode]:
+        return play(
+            jobs,
+            collector,
+            open_environment=lambda task: benchmark.open(task, ctx.cache),
+            noise=Noise.none(),
+            parallel=config.parallel,
+            benchmark=ctx.partition.benchmark,
+            seed=ctx.seed,
+            metadata=ctx.identity(),
+        )
+
+    jobs = plan_jobs(read_tasks(ctx.inputs["tasks"], "train"), config)
+    episodes = record_episodes(ctx, jobs, play_jobs, log_name="collection_log.jsonl")
+    write_atomic(ctx.run_dir / "preview.md", _preview(episodes))
+    result = finish_episodes(ctx, episodes, log="collection_log.jsonl", preview="preview.md")
+    result.counts = _counts(episodes)
+    return result
+
+
+def _of_mode(episodes: Iterable[Episode], mode: str) -> list[Episode]:
+    return [episode for episode in episodes if episode.metadata["mode"] == mode]
+
+
+def _counts(episodes: Sequence[Episode]) -> dict[str, float]:
+    counts: dict[str, float] = {"unique_action_sequences": len({episode.action_hash for episode in episodes})}
+    for mode in MODES:
+        chosen = _of_mode(episodes, mode)
+        counts[f"episodes_{mode}"] = len(chosen)
+        if chosen:
+            counts[f"success_{mode}"] = sum(episode.success for episode in chosen) / len(chosen)
+    return counts
+
+
+def _preview(episodes: Sequence[Episode]) -> str:
+    lines = ["| mode | episodes | success | mean steps |", "| --- | ---: | ---: | ---: |"]
+    for mode in MODES:
+        chosen = _of_mode(episodes, mode)
+        if chosen:
+            success = sum(episode.success for episode in chosen) / len(chosen)
+            steps = sum(len(episode.steps) for episode in chosen) / len(chosen)
+            lines.append(f"| {mode} | {len(chosen)} | {success:.1%} | {steps:.1f} |")
+    first = episodes[0]
+    lines += ["", f"**{first.task_id}** — {first.goal}", ""]
+    lines += [f"{step.index + 1}. `{step.action}` ({step.actor})" for step in first.steps]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from r2v_core.stages.cli import run_module
+
+    run_module("collect")

@@ -1,0 +1,78 @@
+"""Stage 8: play the held-out tasks with every method, step by step, and keep the whole trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from r2v_core.agent.loop import Job
+from r2v_core.agent.rules import evaluated_methods, make_rules
+from r2v_core.manifest import write_atomic
+from r2v_core.models.router import Router
+from r2v_core.perturbations import seeds_for
+from r2v_core.stages.episodes import finish_episodes, record_episodes
+from r2v_core.stages.rollouts import routed_player
+from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.stages.task_suite import read_tasks
+from r2v_core.trajectory import Episode
+
+Condition = Literal["clean", "noisy"]
+
+
+def plan_jobs(ctx: StageContext, condition: Condition) -> list[Job]:
+    """Every test task × perturbation seed (or replicate, where clean) × method.
+
+    Methods stand side by side for one task and seed, so that they meet their shared contexts at the same time.
+    """
+    evaluation = ctx.config.evaluation
+    streams: list[tuple[int | None, int, str]]
+    if condition == "noisy":
+        streams = [(z, 0, f"z{z}") for z in seeds_for("test", ctx.config.perturbations.seeds, ctx.seed)]
+    else:
+        streams = [(None, r, f"r{r}") for r in range(evaluation.clean_seeds)]
+    return [
+        Job(
+            f"{method}~{condition}~{name}~{task.task_id}",
+            task,
+            z=z,
+            replicate=replicate,
+            method=method,
+            metadata={"method": method, "condition": condition, "replicate": replicate},
+        )
+        for z, replicate, name in streams
+        for task in read_tasks(ctx.inputs["tasks"], "test")
+        for method in evaluated_methods(evaluation)
+    ]
+
+
+def evaluate(ctx: StageContext, condition: Condition) -> StageResult:
+    """Play all jobs of one condition, resumable per episode."""
+    router = Router.load(ctx.inputs["router"].directory)
+    if ctx.config.evaluation.router_threshold is not None:
+        router.threshold = ctx.config.evaluation.router_threshold
+    methods = evaluated_methods(ctx.config.evaluation)
+    rules = make_rules(methods, ctx.config.agent, ctx.seed, router)
+    episodes = record_episodes(ctx, plan_jobs(ctx, condition), routed_player(ctx, rules))
+    write_atomic(ctx.run_dir / "preview.md", _preview(episodes, methods))
+    result = finish_episodes(ctx, episodes, preview="preview.md")
+    for method in methods:
+        chosen = [episode for episode in episodes if episode.metadata["method"] == method]
+        result.counts[f"success_{method}"] = sum(episode.success for episode in chosen) / len(chosen)
+    return result
+
+
+def _preview(episodes: Sequence[Episode], methods: Sequence[str]) -> str:
+    lines = [
+        "| method | episodes | success | steps | teacher calls | cost units |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for method in methods:
+        chosen = [episode for episode in episodes if episode.metadata["method"] == method]
+        steps = [step for episode in chosen for step in episode.steps]
+        share = sum(step.actor == "teacher" for step in steps) / len(steps)
+        lines.append(
+            f"| {method} | {len(chosen)} | {sum(e.success for e in chosen) / len(chosen):.1%} "
+            f"| {len(steps) / len(chosen):.1f} | {share:.1%} | {sum(e.cost for e in chosen) / len(chosen):.0f} |"
+        )
+    lines += ["", "Each line from agents that played the held-out tasks; the verdict is the benchmark's own."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,76 @@
+"""Stage 2: the four perturbation families on the stored trajectories, several seeds z each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from r2v_core.manifest import write_atomic
+from r2v_core.perturbations import make_noise, seeds_for
+from r2v_core.perturbations.apply import perturb_episode
+from r2v_core.stages.episodes import TRAJECTORIES, finish_episodes, read_episodes
+from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.store import JsonlStore
+from r2v_core.trajectory import Episode
+
+
+def _perturbed(ctx: StageContext, episodes: Sequence[Episode], seeds: Sequence[int]) -> Iterator[Episode]:
+    noise = make_noise(ctx.config.perturbations)
+    for n, episode in enumerate(episodes, start=1):
+        for z in seeds:
+            copy = perturb_episode(episode, noise, z)
+            metadata = {**copy.metadata, "source_run_id": copy.metadata["run_id"], "run_id": ctx.spec.run_id}
+            metadata["source_episode_id"] = episode.episode_id
+            yield copy.model_copy(update={"metadata": metadata})
+        ctx.report.progress("trajectories", n, len(episodes), copies=len(seeds))
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Write a perturbed copy of every trajectory for every training seed z."""
+    episodes = list(read_episodes(ctx.inputs["trajectories"]))
+    seeds = seeds_for("train", ctx.config.perturbations.seeds, ctx.seed)
+    path = ctx.run_dir / TRAJECTORIES
+    path.unlink(missing_ok=True)  # seconds of work, made whole each time
+    with JsonlStore(path, Episode) as store:
+        perturbed = []
+        for episode in _perturbed(ctx, episodes, seeds):
+            store.append(episode)
+            perturbed.append(episode)
+    fired = Counter(
+        (record.family, record.operator)
+        for episode in perturbed
+        for step in episode.steps
+        for record in step.perturbations
+    )
+    n_steps = sum(len(episode.steps) for episode in perturbed)
+    write_atomic(ctx.run_dir / "preview.md", _preview(ctx, fired, n_steps, perturbed))
+    result = finish_episodes(ctx, perturbed, preview="preview.md")
+    touched = sum(bool(step.perturbations) for episode in perturbed for step in episode.steps)
+    result.counts = {
+        "seeds": len(seeds),
+        "source_episodes": len(episodes),
+        "share_of_steps_perturbed": touched / n_steps if n_steps else 0.0,
+        **{f"fired_{family}_{operator}": n for (family, operator), n in sorted(fired.items())},
+    }
+    return result
+
+
+def _preview(ctx: StageContext, fired: Counter[tuple[str, str]], n_steps: int, perturbed: Sequence[Episode]) -> str:
+    lines = ["| family | operator | configured | observed per step |", "| --- | --- | ---: | ---: |"]
+    for family, settings in ctx.config.perturbations.model_dump().items():
+        for operator, probability in settings.items():
+            if family != "seeds" and not operator.endswith("_share"):
+                rate = fired[(family, operator)] / n_steps if n_steps else 0.0
+                lines.append(f"| {family} | {operator} | {probability:.3f} | {rate:.3f} |")
+    changed = next((step for e in perturbed for step in e.steps if step.clean is not None), None)
+    if changed is not None and changed.clean is not None:
+        what = ", ".join(f"{record.family}/{record.operator}" for record in changed.perturbations)
+        quoted = [text.replace("\n", "\n> ") for text in (changed.clean.text, changed.observation.text)]
+        lines += ["", f"One step under {what}. Before:", "", f"> {quoted[0]}", "", "After:", "", f"> {quoted[1]}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from r2v_core.stages.cli import run_module
+
+    run_module("perturb")

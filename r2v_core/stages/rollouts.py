@@ -1,0 +1,77 @@
+"""What router features, calibration and evaluation share: a routed agent over the benchmark, ready to play jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from r2v_core.agent.loop import Job, play
+from r2v_core.agent.proposer import Proposer
+from r2v_core.agent.routed import RoutedAgent
+from r2v_core.agent.rules import Rule
+from r2v_core.digest import digest_of
+from r2v_core.models.policy import Policy
+from r2v_core.models.verifier import Verifier
+from r2v_core.perturbations import make_noise
+from r2v_core.stages.spec import StageContext
+from r2v_core.stages.task_suite import open_benchmark
+from r2v_core.teachers import make_teacher
+from r2v_core.trajectory import Episode
+
+_PROPOSERS: dict[str, Proposer] = {}
+"""The proposer used last: stages that follow each other in one process (ablations) share its models and proposals."""
+
+
+def shared_proposer(ctx: StageContext) -> Proposer:
+    """The proposer of the stage's policy and verifier; the one at hand if it has the same of everything."""
+    config = ctx.config
+    policy, verifier = ctx.inputs["policy"], ctx.inputs["verifier"] if config.agent.verifier else None
+    key = digest_of(
+        {
+            "policy": [policy.manifest.digest, str(policy.directory)],
+            "verifier": verifier and [verifier.manifest.digest, str(verifier.directory)],
+            "slm": config.slm.model_dump(mode="json"),
+            "candidates": config.candidates.model_dump(mode="json"),
+            "seed": ctx.seed,
+        }
+    )
+    if key not in _PROPOSERS:
+        ctx.report.log("loading policy and verifier" if verifier else "loading the policy")
+        _PROPOSERS.clear()
+        _PROPOSERS[key] = Proposer(
+            Policy.load(config.slm, ctx.cache, policy.artifact("adapter")),
+            Verifier.load(verifier.directory, config.slm, ctx.cache) if verifier else None,
+            config.candidates,
+            ctx.seed,
+        )
+    return _PROPOSERS[key]
+
+
+def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Sequence[Job]], Iterator[Episode]]:
+    """A function that plays jobs with the stage's policy, verifier and teacher; loads the models when first called."""
+
+    def play_jobs(jobs: Sequence[Job]) -> Iterator[Episode]:
+        if not jobs:
+            return
+        config = ctx.config
+        benchmark = open_benchmark(config)
+        proposer = shared_proposer(ctx)
+        asked, computed = proposer.asked, proposer.computed
+        teacher = make_teacher(ctx.partition.teacher, config.teacher.options)
+        proposer.scope(digest_of(sorted({(job.task.task_id, job.z or 0, job.replicate) for job in jobs})))
+        agent = RoutedAgent(proposer, teacher, rules, config.agent, config.slm, benchmark.instructions)
+        yield from play(
+            jobs,
+            agent,
+            open_environment=lambda task: benchmark.open(task, ctx.cache),
+            noise=make_noise(config.perturbations),
+            parallel=config.agent.parallel,
+            benchmark=ctx.partition.benchmark,
+            seed=ctx.seed,
+            metadata=ctx.identity(),
+        )
+        ctx.report.log(
+            f"{proposer.asked - asked} proposals asked for, {proposer.computed - computed} computed; the others met a "
+            "known context"
+        )
+
+    return play_jobs

@@ -1,0 +1,203 @@
+"""Running a planned stage: lock, manifest, result, and what happens when it fails or is stopped."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+
+from r2v_core.config import config_snapshot
+from r2v_core.digest import digest_of
+from r2v_core.errors import R2VError
+from r2v_core.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.partition import Partition
+from r2v_core.stages import processes
+from r2v_core.stages.plan import LOCK_NAME, relative_to
+from r2v_core.stages.reporting import Reporter, Stopped
+from r2v_core.stages.spec import StageContext, StageFunction, StageResult, StageSpec, load_upstream
+from r2v_core.stages.table import get_stage
+from r2v_core.teachers import teacher_identity
+
+
+def stage_function(name: str) -> StageFunction:
+    """Import a stage's function (this is where torch and the like are loaded)."""
+    module, _, attribute = get_stage(name).function.partition(":")
+    function: StageFunction = getattr(import_module(module), attribute)
+    return function
+
+
+def execute(spec: StageSpec, report: Reporter) -> RunManifest:
+    """Run a planned stage and return its final manifest.
+
+    The manifest is written at the start (``running``) and at the end: ``done``, ``partial`` (stopped, resumable) or
+    ``failed`` with the error. Exceptions pass through after the manifest is written.
+
+    Raises:
+        R2VError: if another process is writing this run, or for anything the stage's user can fix.
+    """
+    run_dir = Path(spec.run_dir)
+    if processes.count() > 1 and not get_stage(spec.stage).shared:
+        raise R2VError(
+            f"stage '{spec.stage}' runs in one process, not in {processes.count()}; start it without launcher"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_dir / LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise R2VError(f"run '{spec.run_id}' is being written by another process right now") from None
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        report.stop_reason = f"stopped by {signal.Signals(signum).name}"
+        raise Stopped(report.stop_reason)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        return _execute_locked(spec, run_dir, report)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        lock.release()
+
+
+def help_out(spec: StageSpec, report: Reporter) -> None:
+    """Run a helper process's part of a planned stage; the main process's :func:`execute` does the rest."""
+    with suppress(processes.PartDone):
+        stage_function(spec.stage)(_context(spec, Path(spec.run_dir), report))
+
+
+def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunManifest:
+    manifest = _begin(spec, run_dir)
+    write_manifest(manifest, run_dir)
+    began = time.monotonic()
+    report.log(f"{'resuming' if spec.resumed else 'starting'} run {spec.run_id} for {spec.partition}")
+    try:
+        context = _context(spec, run_dir, report)
+        for role, run in context.inputs.items():
+            if run.manifest.stage == "merge":
+                counts = run.manifest.counts
+                report.log(
+                    f"{role}: {run.manifest.run_id}, {counts['kept']:.0f} episodes of {counts['sources']:.0f} runs, "
+                    f"{counts['dropped']:.0f} left out"
+                )
+        result = stage_function(spec.stage)(context)
+    except (KeyboardInterrupt, Stopped) as stop:
+        _finish(manifest, run_dir, began, status="partial", error=str(stop) or "interrupted")
+        report.log("stopped; the same command takes it up again")
+        raise
+    except R2VError as error:
+        _finish(manifest, run_dir, began, status="failed", error=str(error))
+        raise
+    except BaseException as error:
+        detail = traceback.format_exception_only(type(error), error)[-1].strip()
+        _finish(manifest, run_dir, began, status="failed", error=detail)
+        raise
+    manifest = _with_result(manifest, result)
+    manifest = _finish(manifest, run_dir, began, status=result.status, error=None)
+    report.log(f"{manifest.status} in {manifest.wall_time_s:.1f} s · digest {manifest.digest[:12]}")
+    return manifest
+
+
+def _context(spec: StageSpec, run_dir: Path, report: Reporter) -> StageContext:
+    project = Path(spec.project)
+    cache = project / spec.config.paths.cache
+    cache.mkdir(parents=True, exist_ok=True)
+    return StageContext(
+        spec=spec,
+        config=spec.config,
+        partition=Partition.parse(spec.partition),
+        run_dir=run_dir,
+        cache=cache,
+        project=project,
+        inputs=load_upstream(spec),
+        report=report,
+    )
+
+
+def _begin(spec: StageSpec, run_dir: Path) -> RunManifest:
+    partition = Partition.parse(spec.partition)
+    provider, model = teacher_identity(partition.teacher)
+    snapshot = config_snapshot(spec.config)
+    earlier = read_manifest(run_dir) if (run_dir / MANIFEST_NAME).exists() else None
+    return RunManifest(
+        run_id=spec.run_id,
+        stage=spec.stage,
+        benchmark=partition.benchmark,
+        provider=provider,
+        model=model,
+        seed=partition.seed,
+        partition=partition.key,
+        status="running",
+        created_at=earlier.created_at if earlier else utc_now(),
+        output_dir=relative_to(run_dir, Path(spec.project)),
+        config_path=spec.config_path,
+        config=snapshot,
+        config_digest=digest_of(snapshot),
+        overrides=spec.overrides,
+        fingerprint=spec.fingerprint,
+        code_version=get_stage(spec.stage).version,
+        git_commit=_git_commit(Path(spec.project)),
+        inputs=spec.inputs,
+        wall_time_s=earlier.wall_time_s if earlier else 0.0,
+        host=platform.node(),
+        slurm_job_id=os.environ.get("SLURM_JOB_ID"),
+        dagster_run_id=os.environ.get("R2V_DAGSTER_RUN_ID"),
+        tags=spec.tags,
+        notes=spec.notes,
+    )
+
+
+def _with_result(manifest: RunManifest, result: StageResult) -> RunManifest:
+    return manifest.model_copy(
+        update={
+            "digest": result.digest,
+            "artifacts": result.artifacts,
+            "n_episodes": result.n_episodes,
+            "n_success": result.n_success,
+            "n_steps": result.n_steps,
+            "counts": result.counts,
+            "cost_usd": result.cost_usd,
+            "inputs": [*manifest.inputs, *result.inputs],
+        }
+    )
+
+
+def _finish(manifest: RunManifest, run_dir: Path, began: float, *, status: str, error: str | None) -> RunManifest:
+    final = manifest.model_copy(
+        update={
+            "status": status,
+            "error": error,
+            "finished_at": utc_now(),
+            "wall_time_s": round(manifest.wall_time_s + time.monotonic() - began, 3),
+        }
+    )
+    write_manifest(final, run_dir)
+    return final
+
+
+def _git_commit(project: Path) -> str | None:
+    command = ["git", "-C", str(project), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def exit_with(error: BaseException) -> int:
+    """Print an error as its reader needs it and return the process's exit status."""
+    if isinstance(error, R2VError):
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if isinstance(error, (KeyboardInterrupt, Stopped)):
+        return 130 if isinstance(error, KeyboardInterrupt) else 143
+    traceback.print_exception(type(error), error, error.__traceback__)
+    return 1

@@ -1,0 +1,86 @@
+"""Stage 3a: fine-tune the small model on teacher actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from r2v_core.manifest import write_atomic
+from r2v_core.models.hub import load_tokenizer
+from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.training.bc import Example, make_examples, train_bc
+from r2v_core.training.common import (
+    ADAPTER,
+    LOG_NAME,
+    TrainingRun,
+    adapter_digest,
+    check_wandb,
+    clear_checkpoints,
+    is_main_process,
+)
+from r2v_core.training.curves import draw_curves
+from r2v_core.training.examples import Renderer, instructions_of, training_episodes
+
+CURVE = "loss.png"
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Train the BC adapter; resumable from its checkpoints."""
+    config = ctx.config.training
+    check_wandb(config.wandb)
+    renderer = Renderer(
+        load_tokenizer(ctx.config.slm, ctx.cache), ctx.config.slm, instructions_of(ctx.partition.benchmark)
+    )
+    clean = training_episodes(ctx.inputs["trajectories"])
+    perturbed = training_episodes(ctx.inputs["perturbed"])
+    examples = make_examples(clean, perturbed, renderer, config.bc, ctx.seed)
+    ctx.report.log(
+        f"{len(examples)} examples from {len(clean)} clean and {len(perturbed)} perturbed episodes; "
+        f"{config.bc.max_steps} steps of {config.bc.batch_size * config.bc.grad_accumulation}"
+    )
+    training = TrainingRun(ctx.run_dir, ctx.spec.run_id, "train_bc", ctx.seed, ctx.report, config.wandb)
+    log = train_bc(examples, renderer, ctx.config.slm, config.lora, config.bc, ctx.cache, training)
+    counts = _counts(examples, log)
+    if is_main_process():
+        draw_curves(
+            log,
+            ctx.run_dir / CURVE,
+            f"Behaviour cloning · {ctx.partition.key}",
+            {"loss per action token (nats)": {"loss": "loss"}, "token accuracy": {"mean_token_accuracy": "accuracy"}},
+        )
+        write_atomic(ctx.run_dir / "preview.md", _preview(examples, counts))
+    clear_checkpoints(ctx.run_dir)
+    return StageResult(
+        digest=adapter_digest(ctx.run_dir / ADAPTER),
+        artifacts={"adapter": ADAPTER, "training_log": LOG_NAME, "loss.png": CURVE, "preview": "preview.md"},
+        counts=counts,
+    )
+
+
+def _counts(examples: Sequence[Example], log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {
+        "examples": len(examples),
+        "share_perturbed": sum(example.perturbed for example in examples) / len(examples),
+        "distinct_actions": len({example.action for example in examples}),
+        "steps": log[-1]["step"],
+        "loss_first": log[0]["loss"],
+        "loss_last": log[-1]["loss"],
+        "token_accuracy_last": log[-1]["mean_token_accuracy"],
+    }
+
+
+def _preview(examples: Sequence[Example], counts: Mapping[str, float]) -> str:
+    return (
+        f"Loss per action token fell from {counts['loss_first']:.3f} to {counts['loss_last']:.3f} nats in "
+        f"{counts['steps']:.0f} steps; {counts['token_accuracy_last']:.1%} of the last batch's action tokens are the "
+        f"model's first choice.\n\n"
+        "| examples | of these perturbed | distinct actions |\n| ---: | ---: | ---: |\n"
+        f"| {counts['examples']:.0f} | {counts['share_perturbed']:.1%} | {counts['distinct_actions']:.0f} |\n\n"
+        f"One example:\n\n```text\n{examples[0].prompt}▸{examples[0].action}\n```\n"
+    )
+
+
+if __name__ == "__main__":
+    from r2v_core.stages.cli import run_module
+
+    run_module("train_bc")

@@ -1,0 +1,136 @@
+"""Stage 5: preference-optimise the policy from the BC adapter, with the consistency term."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from r2v_core.manifest import write_atomic
+from r2v_core.models.hub import load_tokenizer
+from r2v_core.stages import processes
+from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.store import JsonlStore
+from r2v_core.training.common import (
+    ADAPTER,
+    LOG_NAME,
+    TrainingRun,
+    adapter_digest,
+    check_wandb,
+    clear_checkpoints,
+    is_main_process,
+)
+from r2v_core.training.consistency import make_twins
+from r2v_core.training.curves import draw_curves
+from r2v_core.training.dpo import train_dpo
+from r2v_core.training.examples import Renderer, instructions_of, training_episodes
+from r2v_core.training.preferences import CandidateRow, Pair, make_pairs
+
+CURVE = "loss.png"
+ACCURACY, MARGIN = "rewards/accuracies", "rewards/margins"
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Train the DPO adapter; resumable from its checkpoints. With ``max_steps: 0`` it is the BC adapter."""
+    config = ctx.config.training
+    if config.dpo.max_steps == 0:
+        return _unchanged(ctx)
+    check_wandb(config.wandb)
+    rows = list(JsonlStore(ctx.inputs["candidates"].artifact("candidates"), CandidateRow))
+    pairs = make_pairs(rows, ctx.config.candidates.rank_by, ctx.seed)
+    renderer = Renderer(
+        load_tokenizer(ctx.config.slm, ctx.cache), ctx.config.slm, instructions_of(ctx.partition.benchmark)
+    )
+    twins = []
+    if config.dpo.consistency_weight:
+        twins = make_twins(training_episodes(ctx.inputs["perturbed"]), renderer)
+        if not twins:
+            ctx.report.log("no state looks different under two perturbations; training without the consistency term")
+    ctx.report.log(f"{len(pairs)} preference pairs from {len(rows)} states, {len(twins)} consistency pairs")
+    log = train_dpo(
+        pairs,
+        twins,
+        renderer,
+        ctx.config.slm,
+        ctx.inputs["policy"].artifact("adapter"),
+        config.dpo,
+        ctx.cache,
+        TrainingRun(ctx.run_dir, ctx.spec.run_id, "train_dpo", ctx.seed, ctx.report, config.wandb),
+    )
+    counts = {"states": len(rows), "consistency_pairs": len(twins), **_counts(pairs, log)}
+    if is_main_process():
+        draw_curves(
+            log,
+            ctx.run_dir / CURVE,
+            f"DPO · {ctx.partition.key}",
+            {
+                "DPO loss (nats)": {"loss_dpo": "DPO"},
+                "Jensen-Shannon divergence (nats)": {"loss_consistency": "consistency"},
+                "reward accuracy, margin": {ACCURACY: "accuracy", MARGIN: "margin"},
+            },
+        )
+        write_atomic(ctx.run_dir / "preview.md", _preview(pairs, counts))
+    clear_checkpoints(ctx.run_dir)
+    return StageResult(
+        digest=adapter_digest(ctx.run_dir / ADAPTER),
+        artifacts={"adapter": ADAPTER, "training_log": LOG_NAME, "loss.png": CURVE, "preview": "preview.md"},
+        counts=counts,
+    )
+
+
+def _unchanged(ctx: StageContext) -> StageResult:
+    """The BC adapter under the name of this stage."""
+    processes.leave_to_main()
+    shutil.copytree(ctx.inputs["policy"].artifact("adapter"), ctx.run_dir / ADAPTER, dirs_exist_ok=True)
+    write_atomic(
+        ctx.run_dir / "preview.md", "No preference optimisation (`training.dpo.max_steps: 0`): the BC policy.\n"
+    )
+    return StageResult(
+        digest=adapter_digest(ctx.run_dir / ADAPTER),
+        artifacts={"adapter": ADAPTER, "preview": "preview.md"},
+        counts={"steps": 0},
+    )
+
+
+def _counts(pairs: Sequence[Pair], log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    last = log[-max(1, len(log) // 5) :]
+    counts = {
+        "pairs": len(pairs),
+        "steps": log[-1]["step"],
+        "loss_dpo_first": log[0]["loss_dpo"],
+        "loss_dpo_last": _mean(last, "loss_dpo"),
+        "reward_accuracy_first": log[0][ACCURACY],
+        "reward_accuracy_last": _mean(last, ACCURACY),
+        "reward_margin_last": _mean(last, MARGIN),
+    }
+    if "loss_consistency" in log[0]:
+        counts["loss_consistency_first"] = log[0]["loss_consistency"]
+        counts["loss_consistency_last"] = _mean(last, "loss_consistency")
+    return counts
+
+
+def _mean(lines: Sequence[Mapping[str, Any]], key: str) -> float:
+    return sum(line[key] for line in lines) / len(lines)
+
+
+def _preview(pairs: Sequence[Pair], counts: Mapping[str, float]) -> str:
+    lines = [
+        f"{counts['pairs']:.0f} pairs from {counts['states']:.0f} states, {counts['steps']:.0f} steps. At the first "
+        "step the policy is its own reference, so its loss is ln 2 ≈ 0.693 and no reward differs.",
+        "",
+        "| | first step | last fifth |",
+        "| --- | ---: | ---: |",
+    ]
+    rows = {"DPO loss": "loss_dpo", "reward accuracy": "reward_accuracy", "consistency (JSD)": "loss_consistency"}
+    for label, key in rows.items():
+        if f"{key}_first" in counts:
+            lines.append(f"| {label} | {counts[f'{key}_first']:.3f} | {counts[f'{key}_last']:.3f} |")
+    lines += ["", "| chosen | rejected |", "| --- | --- |"]
+    lines += [f"| `{pair.chosen}` | `{pair.rejected}` |" for pair in pairs[:8]]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from r2v_core.stages.cli import run_module
+
+    run_module("train_dpo")

@@ -1,0 +1,100 @@
+"""Stage 3b: train the two-headed step verifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from r2v_core.digest import digest_file, digest_of
+from r2v_core.errors import R2VError
+from r2v_core.manifest import write_atomic
+from r2v_core.models.hub import load_tokenizer
+from r2v_core.models.verifier import HEADS, INFO
+from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.training.common import (
+    ADAPTER,
+    LOG_NAME,
+    TrainingRun,
+    adapter_digest,
+    check_wandb,
+    clear_checkpoints,
+    is_main_process,
+)
+from r2v_core.training.curves import draw_curves
+from r2v_core.training.examples import Renderer, instructions_of, training_episodes
+from r2v_core.training.verifier import LabelledState, label_states, shares, split_by_template, train_verifier
+
+CURVE = "loss.png"
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Train the verifier; resumable from its checkpoints."""
+    config = ctx.config.training
+    check_wandb(config.wandb)
+    renderer = Renderer(
+        load_tokenizer(ctx.config.slm, ctx.cache), ctx.config.slm, instructions_of(ctx.partition.benchmark)
+    )
+    episodes = [e for role in ("trajectories", "perturbed") for e in training_episodes(ctx.inputs[role])]
+    found = label_states(episodes, renderer)
+    if not found:
+        raise R2VError("no state of the training episodes has a label; raise collection.alternatives and collect again")
+    training, held_out = split_by_template(found, config.verifier.validation_share, ctx.seed)
+    ctx.report.log(f"{len(training)} states to train on, {len(held_out)} held out by template")
+    run_ = TrainingRun(ctx.run_dir, ctx.spec.run_id, "train_verifier", ctx.seed, ctx.report, config.wandb)
+    log, metrics = train_verifier(
+        training, held_out, renderer, ctx.config.slm, config.lora, config.verifier, ctx.cache, run_
+    )
+    counts = {**_counts(found, log), **metrics}
+    if is_main_process():
+        draw_curves(
+            log,
+            ctx.run_dir / CURVE,
+            f"Verifier · {ctx.partition.key}",
+            {
+                "weighted loss": {"loss": "loss"},
+                "balanced BCE": {f"loss_{head}": head for head in HEADS},
+            },
+        )
+        write_atomic(ctx.run_dir / "preview.md", _preview(counts))
+    clear_checkpoints(ctx.run_dir)
+    return StageResult(
+        digest=digest_of([adapter_digest(ctx.run_dir / ADAPTER), digest_file(ctx.run_dir / INFO)]),
+        artifacts={
+            "adapter": ADAPTER,
+            "info": INFO,
+            "training_log": LOG_NAME,
+            "loss.png": CURVE,
+            "preview": "preview.md",
+        },
+        counts=counts,
+    )
+
+
+def _counts(found: Sequence[LabelledState], log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    counts: dict[str, float] = {"states": len(found), "steps": log[-1]["step"]}
+    for head, (n, share) in shares(found).items():
+        counts |= {f"labels_{head}": n, f"label_share_{head}": share}
+    return {**counts, "loss_first": log[0]["loss"], "loss_last": log[-1]["loss"]}
+
+
+def _preview(counts: Mapping[str, float]) -> str:
+    lines = [
+        f"{counts['states']:.0f} states; {counts['held_out_states']:.0f} of them held out by template. Classes weigh "
+        "the same in training, so scores are probabilities under equally frequent classes.",
+        "",
+        "| head | labels | positive | held out | AUC | Brier |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for head in HEADS:
+        auc, brier = (f"{counts[key]:.3f}" if key in counts else "–" for key in (f"auc_{head}", f"brier_{head}"))
+        lines.append(
+            f"| {head} | {counts[f'labels_{head}']:.0f} | {counts[f'label_share_{head}']:.1%} "
+            f"| {counts[f'held_out_{head}']:.0f} | {auc} | {brier} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    from r2v_core.stages.cli import run_module
+
+    run_module("train_verifier")

@@ -1,0 +1,1 @@
+"""How each trained thing is trained."""

@@ -1,0 +1,116 @@
+"""Trainer callbacks: the training log, progress, whole checkpoints, W&B scalars."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from r2v_core.config.schema import Optim
+from r2v_core.errors import R2VError
+from r2v_core.manifest import write_atomic
+from r2v_core.training.common import COMPLETE, LOG_NAME, TrainingRun, is_main_process
+
+_SKIPPED = frozenset({"total_flos", "epoch", "num_tokens"})
+
+
+def scalars(logs: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a trainer's log entry, rounded to 6 significant digits."""
+    return {
+        key: float(f"{value:.6g}")
+        for key, value in logs.items()
+        if key not in _SKIPPED and isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+class TrainingLog(TrainerCallback):
+    """Appends ``{"step", "loss", "learning_rate", …}`` to the training log and reports progress.
+
+    Raises:
+        R2VError: as soon as the loss is not a number, because every later step would be lost as well.
+    """
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run = run
+        self.path = run.run_dir / LOG_NAME
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """One line for each logging step; the summary at the end of training has no 'loss' and is left out."""
+        if not logs or "loss" not in logs:
+            return
+        section = self.run.stage.removeprefix("train_")
+        if not math.isfinite(logs["loss"]):
+            raise R2VError(
+                f"the loss is {logs['loss']} at step {state.global_step}; lower training.{section}.learning_rate or "
+                f"raise training.{section}.warmup_ratio"
+            )
+        if not is_main_process():
+            return
+        line = {"step": state.global_step, **scalars(logs)}
+        with self.path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+        self.run.report.progress("steps", state.global_step, state.max_steps, loss=line["loss"])
+
+
+class CheckpointComplete(TrainerCallback):
+    """Marks a checkpoint as whole once all of it is written."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Runs after model, optimiser, scheduler, random state and trainer state are on disk."""
+        if is_main_process():
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            write_atomic(folder / COMPLETE, json.dumps({"step": state.global_step}) + "\n")
+
+
+class WandbScalars(TrainerCallback):
+    """Losses and learning rates to W&B; never text, code or console output."""
+
+    def __init__(self, run: TrainingRun, optim: Optim) -> None:
+        self._wandb: Any = None
+        if not is_main_process():
+            return
+        import wandb
+
+        try:
+            self._wandb = wandb.init(
+                project="r2v",
+                id=run.run_id,
+                name=run.run_id,
+                group=run.stage,
+                dir=str(run.run_dir),
+                mode=run.wandb,
+                resume="allow",
+                config=optim.model_dump(mode="json"),
+                settings=wandb.Settings(
+                    silent=True, console="off", save_code=False, disable_git=True, disable_code=True
+                ),
+            )
+        except wandb.errors.Error as error:
+            raise R2VError(f"training.wandb: {run.wandb}: W&B refused ({error}); use offline or disabled") from error
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Pass a logging step's numbers on."""
+        if self._wandb is not None and logs and "loss" in logs:
+            self._wandb.log(scalars(logs), step=state.global_step)
+
+    def close(self) -> None:
+        """End the W&B run; safe to call when there is none."""
+        if self._wandb is not None:
+            self._wandb.finish()

@@ -1,0 +1,154 @@
+"""Direct preference optimisation (Rafailov et al. 2023) from the BC adapter, plus the consistency term.
+
+TRL's DPOTrainer, given a model that carries an adapter already, keeps a frozen copy of that adapter named ``ref`` and
+computes the reference log-probabilities with it: the reference is the BC policy, not the bare base model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from trl import DPOConfig, DPOTrainer
+
+from r2v_core.config.schema import DPO, SLM
+from r2v_core.digest import derive_seed
+from r2v_core.errors import R2VError
+from r2v_core.models.hub import load_lm
+from r2v_core.training.bc import score_labels_only
+from r2v_core.training.common import (
+    ADAPTER,
+    TrainingRun,
+    arguments,
+    arrange,
+    model_dtype,
+    quiet_libraries,
+    save_adapter,
+    train,
+    world_size,
+)
+from r2v_core.training.consistency import Twin, TwinTokens, choose_twins, consistency_loss, tokenize_twins
+from r2v_core.training.examples import Renderer
+from r2v_core.training.preferences import Pair
+
+
+def tokenize_pairs(pairs: Sequence[Pair], renderer: Renderer) -> list[dict[str, list[int]]]:
+    """Token ids of prompts, chosen and rejected actions; end-of-turn tokens included."""
+    return [
+        {
+            "prompt_ids": renderer.encode(pair.prompt),
+            "chosen_ids": renderer.encode_action(pair.chosen),
+            "rejected_ids": renderer.encode_action(pair.rejected),
+        }
+        for pair in pairs
+    ]
+
+
+class ConsistentDPOTrainer(DPOTrainer):
+    """DPOTrainer on tokenised pairs whose loss is DPO + λ_cons · JSD; logs both parts."""
+
+    def __init__(
+        self, *, twins: Sequence[TwinTokens], weight: float, twins_per_step: int, pad: int, seed: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.twins = twins
+        self.weight = weight if twins else 0.0
+        self.twins_per_step = twins_per_step
+        self.pad = pad
+        self.twin_seed = seed
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset  # tokenised by tokenize_pairs, exactly as for BC and sampling
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """DPO loss plus the weighted consistency term; which pairs it uses depends on seed, step and process only."""
+        loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        metrics = self._metrics["train"]
+        metrics["loss_dpo"].append(loss.item())
+        if self.weight:
+            name = (self.twin_seed, self.state.global_step, self.args.process_index)
+            draw = torch.Generator().manual_seed(derive_seed(*name))
+            chosen = choose_twins(self.twins, self.twins_per_step, draw)
+            divergence = consistency_loss(model, chosen, self.pad, inputs["input_ids"].device)
+            metrics["loss_consistency"].append(divergence.item())
+            loss = loss + self.weight * divergence
+        return loss
+
+
+def load_trainable(slm: SLM, cache: Path, adapter: Path) -> Any:
+    """The base model with a trained adapter on it that goes on learning, named 'default'.
+
+    Raises:
+        R2VError: if model or adapter can't be loaded, or don't fit each other.
+    """
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(load_lm(slm, cache), str(adapter), is_trainable=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise R2VError(f"{adapter}: no LoRA adapter that fits slm.model '{slm.model}' ({error})") from error
+
+
+def make_trainer(
+    pairs: Sequence[Pair],
+    twins: Sequence[Twin],
+    renderer: Renderer,
+    slm: SLM,
+    adapter: Path,
+    dpo: DPO,
+    cache: Path,
+    run: TrainingRun,
+) -> ConsistentDPOTrainer:
+    """The trainer, ready to train; its model carries the adapters 'default' (trained) and 'ref' (frozen)."""
+    from datasets import Dataset
+    from transformers import set_seed
+
+    rows = tokenize_pairs(pairs, renderer)
+    lengths = [sum(map(len, row.values())) for row in rows]
+    order = arrange(lengths, dpo, world_size(), derive_seed(run.seed, run.stage, "order"))
+    set_seed(run.torch_seed)
+    model = load_trainable(slm, cache, adapter)
+    return ConsistentDPOTrainer(
+        model=model,
+        args=DPOConfig(
+            **arguments(run, dpo, model_dtype(model)),
+            activation_checkpointing=torch.cuda.is_available(),
+            beta=dpo.beta,
+            loss_type="sigmoid",
+            max_length=None,
+        ),
+        train_dataset=Dataset.from_list(rows).select(order),
+        processing_class=renderer.tokenizer,
+        twins=tokenize_twins(twins, renderer),
+        weight=dpo.consistency_weight,
+        twins_per_step=dpo.consistency_batch,
+        pad=int(renderer.tokenizer.pad_token_id),
+        seed=derive_seed(run.seed, run.stage, "consistency"),
+    )
+
+
+def train_dpo(
+    pairs: Sequence[Pair],
+    twins: Sequence[Twin],
+    renderer: Renderer,
+    slm: SLM,
+    adapter: Path,
+    dpo: DPO,
+    cache: Path,
+    run: TrainingRun,
+) -> list[dict[str, Any]]:
+    """Train from the BC ``adapter``, write the new one to ``<run_dir>/adapter``, and return the training log.
+
+    Raises:
+        R2VError: if the model or the BC adapter can't be loaded, or the loss diverges.
+    """
+    with quiet_libraries(), score_labels_only():
+        trainer = make_trainer(pairs, twins, renderer, slm, adapter, dpo, cache, run)
+        log = train(trainer, run, dpo)
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), run.run_dir / ADAPTER, slm.model)
+    return log

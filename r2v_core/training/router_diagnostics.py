@@ -1,0 +1,190 @@
+"""What a trained router has learned, on validation steps: numbers, two pictures, a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from r2v_core.agent.features import RULE_SCORES, feature_matrix
+from r2v_core.config.schema import Router as RouterConfig
+from r2v_core.digest import rng
+from r2v_core.evaluation.calibration import brier_score, expected_calibration_error, reliability_table
+from r2v_core.models.router import Router, RouterRow
+from r2v_core.training.router import Epoch
+
+COLLAPSED_BELOW = 0.02
+"""A standard deviation of the probabilities below this means the same answer everywhere."""
+REPEATS = 10
+"""Permutations averaged per feature."""
+
+
+def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, Any]:
+    """Discrimination, calibration, and signs of the known failures (constant, or the entropy rule in disguise).
+
+    ``permutation_importance``: AUC lost when one feature is shuffled among the steps (Breiman 2001), mean of ten.
+    ``entropy_rule_agreement``: share of steps decided as the entropy rule decides them at an equal call rate.
+    ``spearman_entropy`` is None where entropy or probability is constant.
+    """
+    x = feature_matrix([row.features for row in rows], router.features)
+    label = np.array([row.label for row in rows], dtype=float)
+    before, after = expit(router.logits(x)), router.probability(x)
+    entropy = np.array([RULE_SCORES["entropy_router"](row.features) for row in rows])
+    varies = np.ptp(entropy) > 0 and np.ptp(after) > 0
+    escalate = after > router.threshold
+    same = escalate == (entropy > router.rules["entropy_router"]["equal_rate"])
+    auc = float(roc_auc_score(label, after))
+    return {
+        "n": len(rows),
+        "positive_share": float(label.mean()),
+        "auc": auc,
+        "ece_before": expected_calibration_error(before, label),
+        "ece": expected_calibration_error(after, label),
+        "brier_before": brier_score(before, label),
+        "brier": brier_score(after, label),
+        "temperature": router.temperature,
+        "threshold": router.threshold,
+        "teacher_share": float(escalate.mean()),
+        "probability_std": float(after.std()),
+        "collapsed": bool(after.std() < COLLAPSED_BELOW),
+        "spearman_entropy": float(spearmanr(after, entropy).statistic) if varies else None,
+        "entropy_rule_agreement": float(same.mean()),
+        "permutation_importance": {
+            name: _importance(router, x, label, auc, column, seed) for column, name in enumerate(router.features)
+        },
+    }
+
+
+def _importance(router: Router, x: np.ndarray, label: np.ndarray, auc: float, column: int, seed: int) -> float:
+    random = rng(seed, "permutation", router.features[column])
+    drops = []
+    for _ in range(REPEATS):
+        shuffled = x.copy()
+        shuffled[:, column] = random.permutation(shuffled[:, column])
+        drops.append(auc - roc_auc_score(label, router.probability(shuffled)))
+    return float(np.mean(drops))
+
+
+def draw_training(log: Sequence[Epoch], config: RouterConfig, path: Path) -> None:
+    """Cost, risk and Brier score, and below them the multiplier, over the epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    epochs = [line.epoch + 1 for line in log]
+    tail = f"CVaR$_{{{config.cvar_alpha:g}}}$ of failure (surrogate)"
+    curves = (("cvar", tail, "#D55E00", "-"), ("cost", "cost, teacher steps", "#0072B2", "--"))
+    for name, text, colour, style in (*curves, ("brier", "Brier score", "#009E73", "-.")):
+        top.plot(epochs, [getattr(line, name) for line in log], label=text, color=colour, linestyle=style)
+    top.axhline(
+        config.cvar_epsilon, color="0.4", linewidth=1, linestyle=":", label=f"bound ε = {config.cvar_epsilon:g}"
+    )
+    top.set_ylabel("value on the training steps")
+    top.set_ylim(bottom=0)
+    top.legend(frameon=False, fontsize=9)
+    bottom.plot(epochs, [line.multiplier for line in log], color="#CC79A7")
+    bottom.set_ylabel("multiplier λ")
+    bottom.set_ylim(bottom=0)
+    bottom.set_xlabel("epoch")
+    figure.savefig(path, dpi=150)
+
+
+def draw_levels(calibration: Mapping[str, Any], path: Path) -> None:
+    """Tail risk against teacher calls of every threshold played on the validation tasks, and the bound."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    styles = {"r2v": ("#0072B2", "o-"), "entropy_router": ("#E69F00", "s--"), "verifier_router": ("#009E73", "^-.")}
+    for rule, levels in calibration["levels"].items():
+        colour, style = styles[rule]
+        shares = [100 * level["share"] for level in levels]
+        axis.plot(shares, [level["bound"] for level in levels], style, color=colour, label=f"{rule}, corrected")
+        axis.plot(shares, [level["cvar"] for level in levels], linestyle=":", color=colour, linewidth=1)
+    axis.axhline(calibration["epsilon"], color="0.4", linewidth=1, label=f"bound ε = {calibration['epsilon']:g}")
+    axis.set_xlabel("steps that the teacher played, %")
+    axis.set_ylabel(f"CVaR$_{{{calibration['alpha']:g}}}$ of failure (dotted: as played)")
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False, fontsize=9)
+    figure.savefig(path, dpi=150)
+
+
+def draw_reliability(router: Router, rows: Sequence[RouterRow], path: Path) -> None:
+    """Observed against predicted failure before and after temperature scaling; below, where the predictions lie."""
+    from matplotlib.figure import Figure
+
+    x = feature_matrix([row.features for row in rows], router.features)
+    label = [row.label for row in rows]
+    figure = Figure(figsize=(5, 5.5), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    top.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    series = (("before", expit(router.logits(x)), "#E69F00", "s--"), ("after", router.probability(x), "#0072B2", "o-"))
+    for when, probability, colour, style in series:
+        table = reliability_table(probability, label).dropna()
+        ece = expected_calibration_error(probability, label)
+        top.plot(
+            table["probability"], table["observed"], style, color=colour, label=f"{when} temperature, ECE {ece:.3f}"
+        )
+    top.set_ylabel("share of failing actions")
+    top.legend(frameon=False, fontsize=9)
+    bottom.hist(router.probability(x), bins=np.linspace(0, 1, 21).tolist(), color="#0072B2")
+    bottom.axvline(router.threshold, color="0.2", linestyle=":", label="threshold")
+    bottom.legend(frameon=False, fontsize=9)
+    bottom.set_xlabel("predicted probability of failure")
+    bottom.set_ylabel("steps")
+    bottom.set_xlim(-0.02, 1.02)
+    figure.savefig(path, dpi=150)
+
+
+def preview(found: dict[str, Any], router: Router) -> str:
+    """A page of Markdown: the numbers that decide whether to trust the router."""
+    held = router.calibration
+    spearman = "–" if found["spearman_entropy"] is None else f"{found['spearman_entropy']:.2f}"
+    lines = [
+        f"Validation: {found['n']} steps, {found['positive_share']:.0%} failing.",
+        "",
+        "| | before temperature | after |",
+        "| --- | ---: | ---: |",
+        f"| ECE | {found['ece_before']:.3f} | {found['ece']:.3f} |",
+        f"| Brier | {found['brier_before']:.3f} | {found['brier']:.3f} |",
+        "",
+        f"- AUC {found['auc']:.3f} · temperature {router.temperature:.2f} · standard deviation of the probability "
+        f"{found['probability_std']:.3f}" + (" (**collapsed**)" if found["collapsed"] else ""),
+        f"- threshold {router.threshold:.3f} escalates {held['share']:.0%} of the steps; "
+        f"CVaR at α = {held['alpha']:g} is {held['cvar']:.2f} "
+        f"{'as played' if held['measured'] == 'played' else 'in the surrogate'}, "
+        f"the bound {held['epsilon']:g} is {'met' if held['met'] else '**not met**'}",
+        f"- against the entropy rule: Spearman {spearman}, {found['entropy_rule_agreement']:.0%} of decisions equal at "
+        "an equal call rate",
+        "",
+        "| feature | AUC lost when shuffled |",
+        "| --- | ---: |",
+    ]
+    ranked = sorted(found["permutation_importance"].items(), key=lambda item: -item[1])
+    lines += [f"| {name} | {drop:.3f} |" for name, drop in ranked]
+    return "\n".join(lines + _levels(held)) + "\n"
+
+
+def _levels(held: Mapping[str, Any]) -> list[str]:
+    """The thresholds that were played, as a table; nothing where none was."""
+    if not held["levels"]:
+        return []
+    lines = [
+        "",
+        "Validation tasks played in closed loop, from safe to cheap; the last threshold within the bound is taken:",
+        "",
+        "| rule | threshold | teacher calls | success | CVaR | corrected | within the bound |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for rule, levels in held["levels"].items():
+        lines += [
+            f"| {rule} | {level['threshold']:.3f} | {level['share']:.1%} | {level['success']:.1%} "
+            f"| {level['cvar']:.3f} | {level['bound']:.3f} | {'yes' if level['met'] else 'no'} |"
+            for level in levels
+        ]
+    return lines

@@ -1,0 +1,230 @@
+"""Every asset of one partition, end to end with the real small model, through what ``r2v demo`` calls."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from r2v_assets.demo import demo
+from r2v_assets.materialize import materialize_partition, open_instance, up_to_date
+from r2v_core.config import LoadedConfig, load_config
+from r2v_core.errors import R2VError
+from r2v_core.manifest import read_manifest
+from r2v_core.partition import Partition
+from r2v_core.stages.processes import launch_arguments
+from r2v_core.stages.table import STAGES
+from r2v_core.store import read_parquet
+from r2v_core.trajectory import Episode
+from tests.assets.conftest import PARTITION, Project, make_project
+
+CONFIG = "configs/small.yaml"
+METHODS = 8
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[tuple[Project, str]]:
+    """A project after one demo, and what the demo printed."""
+    project = make_project(tmp_path_factory.mktemp("whole"), model_cache)
+    done = project.run("r2v_core.cli", "demo", "--config", CONFIG)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        for key in ("R2V_PROJECT", "DAGSTER_HOME"):
+            patch.setenv(key, project.environment[key])
+        patch.chdir(project.root)
+        yield project, done.stdout
+
+
+@pytest.fixture
+def loaded(whole: tuple[Project, str]) -> LoadedConfig:
+    return load_config(CONFIG, (), whole[0].root)
+
+
+def test_progress_and_results_are_printed(whole: tuple[Project, str]) -> None:
+    out = whole[1]
+    assert all(f"[{n}/13] {stage.asset}" in out for n, stage in enumerate(STAGES.values(), start=1))
+    assert "13 assets materialised" in out and "oracle_router" in out and "structured_results" in out
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_asset_is_materialised_from_a_finished_run(whole: tuple[Project, str], stage: str) -> None:
+    (event,) = whole[0].materializations(STAGES[stage].asset)
+    manifest = read_manifest(Path(str(event.metadata["run_dir"].value)))
+    assert manifest.status == "done" and manifest.stage == stage and manifest.partition == PARTITION
+    assert event.tags is not None and event.tags["dagster/data_version"] == manifest.digest
+    assert {item.role for item in manifest.inputs} == {role for role, _ in STAGES[stage].inputs}
+
+
+def test_tables_hold_every_method_and_condition(whole: tuple[Project, str]) -> None:
+    path = whole[0].root / "results/small/structured_results/main_table.csv"
+    with path.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len({(row["method"], row["condition"]) for row in rows}) == 2 * METHODS
+
+
+def test_tables_agree_with_the_traces_and_checks_say_so(whole: tuple[Project, str]) -> None:
+    verdicts = {}
+    with whole[0].instance() as instance:
+        for run in instance.get_runs():
+            for entry in instance.all_logs(run.run_id):
+                event = entry.dagster_event
+                if event is not None and event.event_type_value == "ASSET_CHECK_EVALUATION":
+                    found = event.event_specific_data
+                    verdicts[(found.asset_key.to_user_string(), found.check_name)] = found.passed
+    for asset, check in (
+        ("task_suite", "no_template_leakage"),
+        ("evaluation_clean", "traces_complete"),
+        ("evaluation_noisy", "traces_complete"),
+        ("result_tables", "table_matches_traces"),
+    ):
+        assert verdicts[asset, check], check
+    assert {("verifier", "verifier_labels_balanced"), ("router", "router_not_degenerate")} <= set(verdicts)
+
+
+def test_thresholds_were_swept_and_calibrated_by_playing(whole: tuple[Project, str]) -> None:
+    root = whole[0].root
+    with (root / "results/small/structured_results/frontier.csv").open(newline="") as handle:
+        points = {row["method"] for row in csv.DictReader(handle)}
+    rules = ("r2v", "entropy_router", "verifier_router", "random_router")
+    assert points == {"slm_only", "llm_only", *(f"{rule}@0.3" for rule in rules)}
+    (router,) = (root / "outputs/mrp/train_router").glob("*/router.json")
+    levels = json.loads(router.read_text())["calibration"]["levels"]
+    assert all(found[0]["share"] == 1.0 and found[0]["success"] > 0 for found in levels.values())
+    played = (router.parent / "validation_episodes.jsonl").read_text().splitlines()
+    assert len(played) == sum(map(len, levels.values())) * 2 * 8  # tasks × seeds
+
+
+def test_an_ablation_reuses_the_pipeline_and_is_registered(whole: tuple[Project, str]) -> None:
+    project = whole[0]
+    done = project.materialize("ablation_static_threshold")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (event,) = project.materializations("ablation_static_threshold")
+    manifest = read_manifest(Path(str(event.metadata["run_dir"].value)))
+    assert [item.role for item in manifest.inputs] == ["full", "static_threshold/evaluate_noisy"]
+    made = read_manifest(project.root / manifest.inputs[1].path)
+    full = read_manifest(project.root / manifest.inputs[0].path)
+    assert made.inputs == full.inputs and made.config["evaluation"]["router_threshold"] == 0.5
+    episodes = list(read_parquet(project.root / manifest.output_dir / "traces.parquet", Episode))
+    thresholds = {step.decision.threshold for episode in episodes for step in episode.steps if step.decision}
+    assert len(episodes) == 2 and thresholds == {0.5}
+    sql = "SELECT run_id FROM runs WHERE stage LIKE 'ablation%' OR output_dir LIKE '%/ablations/%' ORDER BY stage"
+    listed = project.run("r2v_core.cli", "registry", "sql", sql).stdout
+    assert manifest.run_id in listed and made.run_id in listed
+
+
+def test_again_everything_is_up_to_date(whole: tuple[Project, str], capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    demo(PARTITION, CONFIG)
+    assert time.monotonic() - began < 30
+    out = capsys.readouterr().out
+    assert out.count("is up to date") == len(STAGES) and "Everything was up to date" in out
+
+
+def test_changed_config_makes_only_its_stages_stale(whole: tuple[Project, str]) -> None:
+    project = whole[0]
+    changed = load_config(CONFIG, ["evaluation.bootstrap=51"], project.root)
+    with open_instance() as instance:
+        stale = {
+            name for name, s in STAGES.items() if up_to_date(instance, s, Partition.parse(PARTITION), changed) is None
+        }
+    assert stale == {"evaluate_clean", "evaluate_noisy", "result_tables"}
+
+
+def test_deleted_files_are_made_again_with_equal_digest(whole: tuple[Project, str], loaded: LoadedConfig) -> None:
+    project, partition = whole[0], Partition.parse(PARTITION)
+    before = project.materializations("perturbed_dataset")[0]
+    (Path(str(before.metadata["run_dir"].value)) / "trajectories.parquet").unlink()
+    console = Console(file=(project.root / "again.log").open("w"))
+    assert materialize_partition(partition, loaded, {"config": CONFIG}, console) == 1
+    after = project.materializations("perturbed_dataset")[0]
+    assert after.metadata["run_id"] != before.metadata["run_id"]
+    assert after.metadata["digest"] == before.metadata["digest"]
+
+
+def test_killed_evaluation_resumes_with_nothing_lost_and_nothing_twice(whole: tuple[Project, str]) -> None:
+    project = whole[0]
+    command = ["r2v_core.stages.evaluate_noisy", "--config", CONFIG, "--run-id", "killed"]
+    process = project.start(*command)
+    run_dir = project.root / "outputs/mrp/evaluate_noisy/killed"
+    written = run_dir / "trajectories.jsonl"
+    while not (written.exists() and written.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None, (project.root / "out.log").read_text()
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert read_manifest(run_dir).status == "running"
+    before = written.read_bytes()
+    again = project.run(*command)
+    assert again.returncode == 0, again.stderr
+    assert "episodes are on disk already" in again.stderr and written.read_bytes().startswith(
+        before[: before.rfind(b"\n")]
+    )
+    manifest = read_manifest(run_dir)
+    played = [json.loads(line)["episode_id"] for line in written.read_text().splitlines()]
+    (event,) = project.materializations("evaluation_noisy")
+    assert len(played) == len(set(played)) == manifest.n_episodes == event.metadata["episodes"].value
+    assert manifest.status == "done" and manifest.digest == event.metadata["digest"].value
+    shutil.rmtree(run_dir)
+
+
+def test_failure_is_the_stages_own_error(whole: tuple[Project, str]) -> None:
+    project = whole[0]
+    overrides = [f"paths.cache={CONFIG}"]  # a file, not a folder
+    changed = load_config(CONFIG, overrides, project.root)
+    settings = {"config": CONFIG, "overrides": overrides}
+    console = Console(file=(project.root / "failure.log").open("w"))
+    with pytest.raises(R2VError, match="FileExistsError"):
+        materialize_partition(Partition.parse("textworld:expert|2"), changed, settings, console, assets=["task_suite"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides"),
+    [
+        ("collect", []),
+        ("candidates", ["candidates.batch_size=6"]),
+        ("router_features", ["perturbations.seeds.router=3", "perturbations.seeds.validation=3"]),
+        ("evaluate_noisy", []),
+    ],
+)
+def test_two_processes_share_the_work_and_make_the_same_data(
+    whole: tuple[Project, str], stage: str, overrides: list[str]
+) -> None:
+    project, made = whole[0], []
+    for processes in (1, 2):
+        run_id = f"{stage}_by_{processes}"
+        settings = ["--config", CONFIG, "--run-id", run_id, "--overrides", "agent.parallel=1", *overrides]
+        done = project.run(*launch_arguments((f"r2v_core.stages.{stage}",), processes), *settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (f"[{stage} 1] " in done.stderr) == (processes == 2), done.stderr  # the second process took its part
+        (run_dir,) = (path for path in project.root.glob(f"*/mrp/*/{run_id}") if path.is_dir())
+        made.append(read_manifest(run_dir))
+        assert not list(run_dir.glob("*.part*"))
+        shutil.rmtree(run_dir)
+    alone, together = made
+    assert together.digest == alone.digest and together.counts == alone.counts
+    assert together.n_episodes == alone.n_episodes and together.n_steps == alone.n_steps
+
+
+def test_two_processes_train_together(whole: tuple[Project, str]) -> None:
+    project = whole[0]
+    settings = ["--config", CONFIG, "--run-id", "bc_by_2"]
+    done = project.run(*launch_arguments(("r2v_core.stages.train_bc",), 2), *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run_dir = project.root / "outputs/mrp/train_bc/bc_by_2"
+    manifest = read_manifest(run_dir)
+    log = [json.loads(line)["step"] for line in (run_dir / "training_log.jsonl").read_text().splitlines()]
+    assert manifest.status == "done" and log == [1, 2, 3]
+    assert (run_dir / "adapter" / "adapter_model.safetensors").exists() and not (run_dir / "checkpoints").exists()
+    shutil.rmtree(run_dir)
+
+
+def test_what_can_not_be_shared_says_so(whole: tuple[Project, str]) -> None:
+    settings = ["--config", CONFIG, "--run-id", "router_by_2"]
+    done = whole[0].run(*launch_arguments(("r2v_core.stages.train_router",), 2), *settings)
+    assert done.returncode != 0 and "stage 'train_router' runs in one process, not in 2" in done.stderr

@@ -1,0 +1,41 @@
+"""One small TextWorld suite for all tests of this folder: every family, both goal styles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from r2v_core.benchmarks import make_benchmark
+from r2v_core.benchmarks.base import Benchmark, Task
+
+MIX = [
+    {"family": "treasure_hunter", "level": 12},
+    {"family": "coin_collector", "level": 103},
+    {"family": "custom", "rooms": 3, "objects": 8, "quest_length": 4},
+    {"family": "cooking", "recipe": 1, "take": 1, "go": 6, "open": True, "cook": True, "cut": True},
+    {"family": "simple", "rewards": "dense"},
+]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.getbasetemp() / "textworld-cache"
+
+
+@pytest.fixture(scope="session")
+def benchmark() -> Benchmark:
+    return make_benchmark(
+        "textworld", {"mix": MIX, "goals": ["detailed", "brief"]}, {"train": len(MIX), "test": 2}, max_steps=30
+    )
+
+
+@pytest.fixture(scope="session")
+def tasks(benchmark: Benchmark, cache: Path) -> list[Task]:
+    return benchmark.make_tasks(1, cache)
+
+
+@pytest.fixture(scope="session")
+def by_family(tasks: list[Task]) -> dict[str, Task]:
+    """One task per family."""
+    return {task.family: task for task in tasks if task.split == "train" and task.options["goal_style"] == "brief"}

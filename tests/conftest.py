@@ -1,0 +1,53 @@
+"""Fixtures that several topics share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from r2v_core.config.schema import SLM
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's cache of converted models where there is one, so that the wheel is converted once."""
+    cache = Path(__file__).parents[1] / "data" / "cache"
+    return cache if cache.is_dir() else tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def real_slm() -> SLM:
+    """The default small model."""
+    return SLM(model="smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def tiny_slm(tmp_path_factory: pytest.TempPathFactory, model_cache: Path, real_slm: SLM) -> SLM:
+    """A randomly initialised two-layer Llama with the real tokenizer, in float32: the real code, in seconds."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from r2v_core.models.hub import load_tokenizer
+
+    tokenizer = load_tokenizer(real_slm, model_cache)
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    path = tmp_path_factory.mktemp("tiny") / "llama"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return SLM(model=str(path), dtype="float32")

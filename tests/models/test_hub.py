@@ -1,0 +1,58 @@
+"""Names of models: packaged, local, hub; and what this machine can't do is said before loading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from r2v_core.config.schema import SLM
+from r2v_core.errors import R2VError
+from r2v_core.models.hub import check_hardware, load_lm, load_tokenizer, resolve_model
+
+
+def test_packaged_model_is_converted_once_and_is_the_real_one(model_cache: Path, real_slm: SLM):
+    path = Path(resolve_model(real_slm.model, model_cache))
+    before = (path / "model.safetensors").stat().st_mtime_ns
+    assert Path(resolve_model(real_slm.model, model_cache)) == path
+    assert (path / "model.safetensors").stat().st_mtime_ns == before
+    tokenizer = load_tokenizer(real_slm, model_cache)
+    model = load_lm(real_slm, model_cache)
+    ids = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        best = model(ids).logits[0, -1].argmax()
+    assert tokenizer.decode([best]).strip() == "Paris"
+
+
+def test_local_path_and_hub_id(tmp_path: Path, tiny_slm: SLM):
+    assert resolve_model(tiny_slm.model, tmp_path) == tiny_slm.model
+    assert resolve_model("meta-llama/Llama-3.1-8B-Instruct", tmp_path) == "meta-llama/Llama-3.1-8B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("smollm2-135m-instuct", "Did you mean 'smollm2-135m-instruct'"),
+        ("./nowhere/at/all", "no folder here"),
+        (".", "has no config.json"),
+    ],
+)
+def test_bad_names_say_what_to_do(name: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(R2VError, match=r"slm\.model") as caught:
+        resolve_model(name, tmp_path)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [{"quantization": "4bit"}, {"attention": "flash_attention_2"}])
+def test_absent_hardware_is_named_with_the_alternative(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(R2VError, match=rf"slm\.{next(iter(settings))}: .* needs a CUDA GPU.*set it to"):
+        check_hardware(SLM.model_validate(settings))
+
+
+def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(R2VError, match="could not be loaded"):
+        load_tokenizer(SLM(model=str(tmp_path)), tmp_path)

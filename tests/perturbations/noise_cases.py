@@ -1,0 +1,90 @@
+"""Configs, moments and episodes that the tests of the noise share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from r2v_core.config.schema import Perturbations
+from r2v_core.perturbations import FAMILIES
+from r2v_core.perturbations.base import Moment
+from r2v_core.trajectory import Episode, Observation, Step
+
+OPERATORS: dict[str, str] = {
+    operator: family
+    for family in FAMILIES
+    for operator in type(getattr(Perturbations.model_validate({}), family)).model_fields
+    if not operator.endswith("_share")
+}
+"""Operator → family, read off the schema."""
+
+FAILURES = ("timeout", "error")
+
+CURRENT = Observation(
+    feedback="You open the door. It creaks.",
+    state=(
+        "-= Kitchen =-\nYou are in a kitchen. There is an apple on the table.\nThere is an exit to the east.\n\n"
+        "You carry: a key."
+    ),
+)
+PREVIOUS = Observation(feedback="You take the key.", state="-= Hall =-\nA long hall. A door to the north is closed.")
+ADMISSIBLE = ("close door", "drop key", "go east", "inventory", "look", "take apple")
+
+
+def settings(**probabilities: float) -> Perturbations:
+    """A config section with the named operators at the given probabilities."""
+    sections: dict[str, dict[str, Any]] = {}
+    for operator, probability in probabilities.items():
+        sections.setdefault(OPERATORS[operator], {})[operator] = probability
+    return Perturbations.model_validate(sections)
+
+
+def everything(probability: float) -> Perturbations:
+    return settings(**dict.fromkeys(OPERATORS, probability))
+
+
+def moment(step: int = 3, z: int = 1, task: str = "t", **changes: Any) -> Moment:
+    fields: dict[str, Any] = {
+        "goal": "Eat the apple.",
+        "admissible": ADMISSIBLE,
+        "previous": PREVIOUS,
+        "current": CURRENT,
+    }
+    return Moment(z, task, step, **(fields | changes))
+
+
+TEXT = st.text(st.sampled_from("ab .!?\n\u2028é😀-'0"), max_size=40) | st.text(
+    st.characters(exclude_categories=["Cs"]), max_size=20
+)
+OBSERVATION = st.builds(Observation, state=TEXT, feedback=TEXT)
+PROBABILITY = st.floats(0, 1)
+ACTION = st.sampled_from([*ADMISSIBLE, "open box", ""])
+STEP = st.builds(
+    Step,
+    index=st.just(0),
+    observation=OBSERVATION,
+    action=ACTION,
+    actor=st.just("teacher"),
+    progress=st.none() | st.booleans(),
+    alternatives=st.dictionaries(ACTION, st.booleans(), max_size=3),
+    cost=st.just(50.0),
+    tokens_out=st.just(7),
+)
+
+
+@st.composite
+def episodes(draw: st.DrawFn) -> Episode:
+    steps = draw(st.lists(STEP, max_size=6))
+    return Episode(
+        episode_id="e1",
+        benchmark="textworld",
+        task_id=draw(st.sampled_from(["t1", "t2"])),
+        template_id="x",
+        goal=draw(st.sampled_from(["Eat the apple.", "Open the box: first, go east.", ""])),
+        steps=[step.model_copy(update={"index": i}) for i, step in enumerate(steps)],
+        success=draw(st.booleans()),
+        score=0.5,
+        seed=3,
+        metadata={"run_id": "r"},
+    )

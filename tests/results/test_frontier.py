@@ -1,0 +1,83 @@
+"""The threshold sweep: points, areas and their comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r2v_core.evaluation.frame import Frames, frames
+from r2v_core.results.bundles import Analysis
+from r2v_core.results.frontier import area, frontier, frontier_areas
+from r2v_core.trajectory import Episode
+
+Make = Callable[..., list[Episode]]
+ANALYSIS = Analysis(cvar_alpha=0.2, bootstrap=200, confidence=0.95)
+
+
+def test_area_by_hand() -> None:
+    calls, success = np.array([[1.0], [0.0], [0.5]]), np.array([[1.0], [0.4], [0.8]])
+    assert area(calls, success)[0] == pytest.approx(0.5 * 0.6 + 0.5 * 0.9)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=8))
+def test_area_is_a_mean_success(points: list[tuple[float, float]]) -> None:
+    calls = np.array([[0.0], *[[x] for x, _ in points], [1.0]])
+    success = np.array([[0.3], *[[y] for _, y in points], [0.9]])
+    found = area(calls, success)[0]
+    assert success.min() - 1e-9 <= found <= success.max() + 1e-9
+    assert found == pytest.approx(
+        np.trapezoid(success[np.argsort(calls[:, 0], kind="stable"), 0], np.sort(calls[:, 0]))
+    )
+
+
+def swept(make: Make, better: float) -> Frames:
+    """Two rules at three shares: ``r2v`` wins where a task's difficulty is below its share plus ``better``."""
+    episodes = make(conditions=("noisy",), methods=("slm_only", "llm_only"), tasks=12)
+    found = []
+    for method, share, bonus in [
+        ("slm_only", 0.0, 0.0),
+        ("llm_only", 1.0, 0.0),
+        *[(f"r2v@{s}", s, better) for s in (0.2, 0.5)],
+        *[(f"random_router@{s}", s, 0.0) for s in (0.2, 0.5)],
+    ]:
+        for episode in episodes:
+            if episode.metadata["method"] != "slm_only":
+                continue
+            task, z = int(episode.task_id.rpartition("task")[2]), episode.perturbation_seed or 0
+            steps = [
+                step.model_copy(update={"actor": "teacher" if i < share * 10 else "slm"})
+                for i, step in enumerate(episode.steps[:1] * 10)
+            ]
+            won = (task * 7 + z) % 12 / 12 < share + bonus
+            changes = {"steps": steps, "success": won, "metadata": {**episode.metadata, "method": method}}
+            found.append(episode.model_copy(update=changes))
+    return frames(found)
+
+
+def test_points_are_sorted_and_carry_intervals(make_episodes: Make) -> None:
+    table = frontier(swept(make_episodes, 0.3), ANALYSIS)
+    assert table["method"].tolist() == [
+        "r2v@0.2", "r2v@0.5", "slm_only", "llm_only", "random_router@0.2", "random_router@0.5",
+    ]  # fmt: skip
+    row = table.set_index("method").loc["r2v@0.2"]
+    assert row["llm_call_rate"] == pytest.approx(0.2) and row["success_rate"] == pytest.approx(0.5)
+    assert row["success_rate_ci"].startswith("[") and row["n_episodes"] == 48
+
+
+def test_a_better_rule_has_the_larger_area_and_equal_ones_are_not_told_apart(make_episodes: Make) -> None:
+    table = frontier_areas(swept(make_episodes, 0.3), ANALYSIS).set_index("rule")
+    assert table.loc["r2v", "area"] > table.loc["random_router", "area"]
+    assert table.loc["random_router", "difference"] > 0 and table.loc["random_router", "verdict"] == "better"
+    assert table.loc["random_router", "n_tasks"] == 12 and table.loc["r2v", "n_points"] == 4
+    same = frontier_areas(swept(make_episodes, 0.0), ANALYSIS).set_index("rule")
+    assert same.loc["random_router", "difference"] == 0 and same.loc["random_router", "verdict"] == "not shown"
+
+
+def test_without_a_sweep_there_is_nothing(make_episodes: Make) -> None:
+    tables = frames(make_episodes(conditions=("noisy",), methods=("r2v", "slm_only", "llm_only"), tasks=2, zs=2))
+    assert frontier_areas(tables, ANALYSIS).empty
+    assert set(frontier(tables, ANALYSIS)["method"]) == {"slm_only", "llm_only"}

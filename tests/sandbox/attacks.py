@@ -1,0 +1,143 @@
+"""Programs that try to get out of the box or to take the machine down, and what each must not manage.
+
+Each prints ``BROKE`` where it got what it wanted. ``python tests/sandbox/attacks.py CANARY PORT`` runs all of them with
+the rights of whoever calls it and prints one JSON line an attack; the host is looked at by the test that calls it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from r2v_core.sandbox import Limits, run
+from r2v_core.sandbox.isolation import interpreter
+
+LIMITS = Limits(wall_s=3.0, cpu_s=2, memory_mb=96, processes=16, disk_mb=8, output_kb=64)
+
+_TRY = """
+import os, sys, socket, subprocess, ctypes, signal, time, threading, glob
+def broke(what=''): print('BROKE', what); sys.stdout.flush()
+def attempt(f):
+    try:
+        found = f()
+    except BaseException as error:
+        print('refused:', type(error).__name__, error)
+    else:
+        if found is not None and found is not False: broke(repr(found)[:200])
+libc = ctypes.CDLL(None, use_errno=True)
+"""
+
+ATTACKS: dict[str, str] = {
+    # network
+    "connect to a server on this machine": "attempt(lambda: socket.create_connection(('127.0.0.1', PORT), 1))",
+    "connect to another machine": "attempt(lambda: socket.create_connection(('192.0.2.1', 80), 1))",
+    "resolve a name": "attempt(lambda: socket.getaddrinfo('example.org', 80))",
+    "send a datagram": "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+    "attempt(lambda: s.sendto(b'x', ('192.0.2.1', 53)))",
+    "raw socket": "attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))",
+    "packet socket": "attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3))",
+    "abstract socket of the host": "s = socket.socket(socket.AF_UNIX); "
+    "attempt(lambda: s.connect('\\0r2v-canary') or 1)",
+    "see network interfaces": "attempt(lambda: [n for _, n in socket.if_nameindex() if n != 'lo'] or None)",
+    # host files
+    "read a file of the host": "attempt(lambda: open('CANARY').read())",
+    "read it through the root of process 1": "attempt(lambda: open('/proc/1/root' + 'CANARY').read())",
+    "read it through its working directory": "attempt(lambda: open('/proc/1/cwd/' + '../' * 9 + 'CANARY').read())",
+    "read it through a symbolic link": "os.symlink('CANARY', 'link'); attempt(lambda: open('link').read())",
+    "overwrite it through a symbolic link": "os.symlink('CANARY', 'link'); "
+    "attempt(lambda: open('link', 'w').write('x'))",
+    "read the password file": "attempt(lambda: open('/etc/passwd').read())",
+    "read the shadow file": "attempt(lambda: open('/etc/shadow').read())",
+    "list home directories": "attempt(lambda: [p for p in glob.glob('/home/*') + glob.glob('/root/.*') "
+    "if not sys.prefix.startswith(p)] or None)",
+    "write into /usr": "attempt(lambda: open('/usr/canary', 'w'))",
+    "write into the interpreter": "attempt(lambda: open(os.__file__, 'a'))",
+    "write into the root directory": "attempt(lambda: open('/canary', 'w'))",
+    "write into /etc": "attempt(lambda: open('/etc/canary', 'w'))",
+    "make /usr writable": "attempt(lambda: os.chmod('/usr', 0o777) or 1)",
+    "remount": "attempt(lambda: None if libc.mount(b'none', b'/usr', None, 4096 | 32, None) else 1)",
+    "mount a file system": "attempt(lambda: None if libc.mount(b'proc', b'/tmp', b'proc', 0, None) else 1)",
+    "change root and climb out": "attempt(lambda: os.chroot('/tmp') or 1)",
+    "open a disk": "attempt(lambda: [open(p, 'rb') for p in glob.glob('/dev/[svn][dv]*')] or None)",
+    "make a device": "attempt(lambda: os.mknod('disk', 0o60666, os.makedev(8, 0)) or 1)",
+    "open kernel memory": "attempt(lambda: open('/dev/mem', 'rb'))",
+    "read the kernel's memory image": "attempt(lambda: open('/proc/kcore', 'rb').read(8))",
+    "hard link to a file of the system": "attempt(lambda: os.link('/usr/bin/env', '/box/env') or 1)",
+    # kernel switches
+    "write a kernel setting": "attempt(lambda: open('/proc/sys/kernel/core_pattern', 'w').write('|/box/x'))",
+    "reboot by sysrq": "attempt(lambda: open('/proc/sysrq-trigger', 'w').write('h'))",
+    "set the host name": "attempt(lambda: socket.sethostname('broke') or 1)",
+    "set the clock": "attempt(lambda: time.clock_settime(time.CLOCK_REALTIME, 0) or 1)",
+    "become root": "attempt(lambda: os.setuid(0) or 1)",
+    "a setuid program": "attempt(lambda: 1 if b'uid=0' in "
+    "subprocess.run(['su', '-c', 'id'], capture_output=True).stdout else None)",
+    "a user namespace of its own": "attempt(lambda: None if libc.unshare(0x10000000) else "
+    "(open('/proc/self/setgroups', 'w').write('deny'), libc.mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0)[1] or None)",
+    "raise its own limits": "import resource as r; attempt(lambda: r.setrlimit(r.RLIMIT_NPROC, (9999, 9999)) or 1)",
+    "load a kernel module": "attempt(lambda: None if libc.syscall(313, 0, b'', 0) else 1)",
+    # other processes
+    "see processes of the host": "attempt(lambda: [p for p in os.listdir('/proc') if p.isdigit() "
+    "and int(p) > 50] or None)",
+    "kill everything": "attempt(lambda: os.kill(-1, signal.SIGKILL))",
+    "signal a process of the host": "attempt(lambda: os.kill(HOST, signal.SIGKILL) or 1)",
+    "trace a process of the host": "attempt(lambda: None if libc.ptrace(16, HOST, 0, 0) else 1)",
+    "shared memory of the host": "attempt(lambda: [p for p in glob.glob('/dev/shm/*')] or None)",
+    "push keys into the terminal": "import fcntl, termios; attempt(lambda: fcntl.ioctl(0, termios.TIOCSTI, b'x') or 1)",
+    # secrets
+    "read keys from the environment": "attempt(lambda: [k for k, v in os.environ.items() if 'canary' in v] or None)",
+    "read keys from other processes' environment": "attempt(lambda: [p for p in glob.glob('/proc/[0-9]*/environ') "
+    "if b'canary' in open(p, 'rb').read()] or None)",
+    "read command lines": "attempt(lambda: [p for p in glob.glob('/proc/[0-9]*/cmdline') "
+    "if b'attacks.py' in open(p, 'rb').read()] or None)",
+    "read inherited descriptors": "attempt(lambda: [f for f in os.listdir('/proc/self/fd') if int(f) > 2 "
+    "and 'canary' in os.readlink('/proc/self/fd/' + f)] or None)",
+    "read hidden tests": "attempt(lambda: [p for d, _, names in os.walk('/') if not d.startswith(('/proc', '/usr')) "
+    "for p in names if 'hidden' in p] or None)",
+    # taking the machine down
+    "fork bomb": "while True: os.fork()",
+    "fork bomb that gives up its parent": "while True:\n    if os.fork() == 0: os.setsid()",
+    "thread bomb": "n = 0\nwhile True: threading.Thread(target=time.sleep, args=(60,)).start(); n += 1\n"
+    "if n > 100: broke(n)",
+    "memory bomb": "x = []\nwhile True: x.append(bytearray(b'1' * (1 << 20)))\nbroke()",
+    "memory bomb of many processes": "[os.fork() for _ in range(3)]; x = b'1' * (60 << 20); time.sleep(60); broke()",
+    "disk bomb": "f = open('big', 'wb')\nfor _ in range(64): f.write(b'1' * (1 << 20)); f.flush()\nbroke()",
+    "disk bomb of many files": "for i in range(64): open(f'big{i}', 'wb').write(b'1' * (1 << 20))\nbroke()",
+    "disk bomb in /tmp": "for i in range(64): open(f'/tmp/big{i}', 'wb').write(b'1' * (1 << 20))\nbroke()",
+    "disk bomb in /dev": "for i in range(64): open(f'/dev/shm/big{i}', 'wb').write(b'1' * (1 << 20))\nbroke()",
+    "endless loop": "while True: pass",
+    "sleep for ever": "time.sleep(1e6)",
+    "ignore signals": "[signal.signal(s, signal.SIG_IGN) for s in (1, 2, 3, 13, 15)]; time.sleep(1e6)",
+    "flood of output": "while True: sys.stdout.write('x' * 65536)",
+    "flood of errors": "while True: sys.stderr.write('x' * 65536)",
+    "leave a daemon": "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(1e6)\nos._exit(0)",
+    "daemon that holds the output open": "if os.fork() == 0: time.sleep(1e6)\nos._exit(0)",
+    "crash": "ctypes.string_at(0)",
+    "bytes that are no text": "os.write(1, b'\\xff\\xfe\\x00' * 100)",
+}
+
+
+def main() -> None:
+    """Run every attack."""
+    canary, port = sys.argv[1:]
+    for name, attack in ATTACKS.items():
+        source = _TRY + attack.replace("CANARY", canary).replace("PORT", port).replace("HOST", str(os.getpid()))
+        ended = run([interpreter(), "attack.py"], files={"attack.py": source}, limits=LIMITS)
+        print(
+            json.dumps(
+                {
+                    "name": name,
+                    "out": ended.stdout[:2000],
+                    "err": ended.stderr[-500:],
+                    "exit": ended.exit_code,
+                    "stopped": ended.stopped,
+                    "wall_s": ended.wall_s,
+                    "size": len(ended.stdout) + len(ended.stderr),
+                }
+            ),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

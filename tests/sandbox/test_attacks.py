@@ -1,0 +1,97 @@
+"""Model-written code stays in its box: every attack, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.sandbox.attacks import ATTACKS, LIMITS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+USERS = ["root", "ordinary"] if os.geteuid() == 0 else ["ordinary"]
+SECRET = "canary-5b1d0e"
+
+
+def _as_ordinary(command: list[str]) -> list[str]:
+    """The command with the rights of somebody who owns nothing, and with a Python that they may run."""
+    if os.geteuid() != 0:
+        return command
+    drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+    mine = os.path.realpath(sys.executable)
+    if subprocess.run([*drop, "test", "-r", os.__file__], check=False).returncode:
+        mine = shutil.which("python3", path="/usr/bin") or mine  # root's own Python is in root's home
+    return [*drop, mine, *command[1:]]
+
+
+@pytest.fixture(scope="module", params=USERS)
+def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What every attack printed, by its name, and the host after all of them."""
+    folder = Path("/tmp") / f"r2v-attacked-{os.getpid()}-{request.param}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    canary, hidden = folder / "canary.txt", folder / "hidden_tests.py"
+    for path in (canary, hidden):
+        path.write_text(SECRET)
+        path.chmod(0o666)
+    paths = [str(REPOSITORY), str(Path(psutil.__file__).parents[1])]
+    environment = {**os.environ, "R2V_TEST_API_KEY": SECRET, "PYTHONPATH": os.pathsep.join(paths)}
+    with socket.socket() as server, socket.socket(socket.AF_UNIX) as abstract:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        abstract.bind("\0r2v-canary")
+        abstract.listen()
+        port = str(server.getsockname()[1])
+        command = [sys.executable, str(REPOSITORY / "tests/sandbox/attacks.py"), str(canary), port]
+        command = _as_ordinary(command) if request.param == "ordinary" else command
+        with (folder / "fd-canary").open("w") as held:  # a descriptor that could be inherited
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False,
+                pass_fds=[held.fileno()],
+            )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    yield {
+        "by_name": {found["name"]: found for found in map(json.loads, done.stdout.splitlines())},
+        "canary": canary.read_text(),
+        "left": [one for one in psutil.process_iter(["cmdline"]) if "attack.py" in (one.info["cmdline"] or [])],
+    }
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_fails_and_ends_in_time(attacked: dict[str, Any], name: str) -> None:
+    found = attacked["by_name"][name]
+    assert "BROKE" not in found["out"] and SECRET not in found["out"]
+    assert "Traceback" not in found["err"] or found["exit"] != 0, found["err"]  # it was really tried
+    assert found["wall_s"] < LIMITS.wall_s + 5 and found["size"] <= 2 * LIMITS.output_kb << 10
+
+
+@pytest.mark.parametrize(
+    ("name", "stopped"),
+    [
+        ("sleep for ever", "time"),
+        ("ignore signals", "time"),
+        ("memory bomb", "memory"),
+        ("flood of output", "output"),
+        ("flood of errors", "output"),
+        ("crash", None),
+        ("leave a daemon", None),
+    ],
+)
+def test_the_limit_that_was_crossed_is_named(attacked: dict[str, Any], name: str, stopped: str | None) -> None:
+    assert attacked["by_name"][name]["stopped"] == stopped
+
+
+def test_the_host_is_as_it_was(attacked: dict[str, Any]) -> None:
+    assert attacked["canary"] == SECRET and not attacked["left"]
+    assert len(attacked["by_name"]) == len(ATTACKS) >= 40

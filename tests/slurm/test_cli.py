@@ -1,0 +1,87 @@
+"""``r2v slurm …`` as a user types it, against the real cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests.slurm.conftest import Materialization, SlurmProject, told
+
+
+def r2v(project: SlurmProject, *args: str) -> subprocess.CompletedProcess[str]:
+    return project.run("r2v_core.cli", "slurm", *args)
+
+
+def test_doctor_finds_everything_in_order(ssh_project: SlurmProject) -> None:
+    done = r2v(ssh_project, "doctor")
+    assert done.returncode == 0, told(done)
+    names = ["login node", "SLURM commands", "accounting", "what assets ask for", "shared folder", "environment"]
+    names += ["disk space", "clock", "a job in partition cpu", "a job in partition gpu"]
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[:-1]] == [f"✓ {name}" for name in names]
+    assert not list(ssh_project.root.glob(".r2v-doctor*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ({"cpu": {"partition": "nosuch"}}, ("partition 'nosuch'", "the cluster has all, cpu, gpu")),
+        ({"gpu": {"gpu_type": "h9"}}, ("verifier: ", "GPUs of type h9", "gpu:a100")),
+        ({"defaults": {"account": "nosuch"}}, ("account 'nosuch'", "sacctmgr")),
+        ({"login": {"host": "127.0.0.1", "port": 9}}, ("✗ login node: can't reach", "what follows needs")),
+        ({"shared": "/proc/r2v"}, ("✗ shared folder: /proc/r2v can't be written here",)),
+    ],
+)  # fmt: skip
+def test_doctor_says_what_is_wrong_and_how_to_fix_it(
+    project: SlurmProject, change: dict[str, object], messages: tuple[str, ...]
+) -> None:
+    project.edit_profile(**change)
+    done = r2v(project, "doctor", "--timeout", "60")
+    assert done.returncode == 2
+    assert all(message in done.stdout for message in messages), told(done)
+
+
+def test_render_prints_the_job_and_submits_nothing(project: SlurmProject) -> None:
+    done = r2v(project, "render", "verifier", "--partition", "textworld:expert|3")
+    assert done.returncode == 0, told(done)
+    assert "#SBATCH --job-name=r2v.verifier.textworld:expert.3" in done.stdout
+    assert "#SBATCH --gres=gpu:a100:1" in done.stdout and "-m r2v_core.stages.train_verifier" in done.stdout
+    assert subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=False).returncode == 0
+    assert project.cluster.run("squeue", "-h") == ""
+    wrong = r2v(project, "render", "verifer")
+    assert wrong.returncode == 2 and "Did you mean 'verifier'" in wrong.stderr
+
+
+def test_status_shows_job_asset_partition_and_log(project: SlurmProject) -> None:
+    run = Materialization(project, overrides=["collection.episodes_per_task=20"])
+    stage = project.pause_stage(run)
+    job_id = project.records("collect")[0]["attempts"][0]["job_id"]
+    done = r2v(project, "status")
+    os.kill(stage, 18)
+    words = done.stdout.split()
+    assert done.returncode == 0, told(done)
+    assert {job_id, "trajectory_run", "running", "cpu1"} <= set(words) and "textworld:expert|1" in done.stdout
+    run.done()
+
+
+def test_a_wrong_profile_is_one_message(project: SlurmProject) -> None:
+    project.edit_profile(pol_s=3)
+    done = r2v(project, "status")
+    assert done.returncode == 2 and "pol_s: no such key. Did you mean 'poll_s'?" in done.stderr
+    assert "Traceback" not in told(done)
+
+
+def test_a_wrong_switch_is_one_message(project: SlurmProject) -> None:
+    environment = {**project.environment, "R2V_COMPUTE": "slrum"}
+    command = project.command(*project.materialize_args("task_suite"))
+    done = subprocess.run(
+        command, cwd=project.root, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode != 0 and "R2V_COMPUTE=slrum" in told(done) and "Did you mean 'slurm'" in told(done)
+
+
+def test_deploy_without_the_environment_says_how_to_make_it(project: SlurmProject) -> None:
+    project.edit_profile(environment={"venv": "/nosuch/venv"})
+    done = r2v(project, "deploy")
+    assert done.returncode == 2 and "has no /nosuch/venv/bin/python" in done.stderr and "--install" in done.stderr

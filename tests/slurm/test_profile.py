@@ -1,0 +1,134 @@
+"""Profiles: what is wrong with one is said before anything is submitted, with file, line, key and the fix."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from r2v_assets.slurm.profile import DEFAULTS, load_profile, seconds
+from r2v_assets.slurm.script import Job, job_script
+from r2v_core.errors import R2VError
+from r2v_core.stages.table import BY_ASSET, Stage
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def write(root: Path, text: str) -> Path:
+    folder = root / "configs" / "slurm"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.yaml").write_text(text)
+    return root
+
+
+def test_the_example_is_valid_and_shows_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "somebody")
+    profile = load_profile("example", REPOSITORY)
+    text = (REPOSITORY / "configs/slurm/example.yaml").read_text()
+    sections = (type(profile), type(profile.login), type(profile.environment), type(profile.resources("bc_policy")))
+    names = {field.alias or name for section in sections for name, field in section.model_fields.items()}
+    assert not {name for name in names - {"name"} if name not in text}
+    assert profile.resources("bc_policy").sbatch_options()[1:3] == ["--partition=gpu", "--gres=gpu:a100:1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("shraed: /x", "configs/slurm/mine.yaml:1: shraed: no such key. Did you mean 'shared'?"),
+        ("shared: /x\nlogin:\n  hots: a", "configs/slurm/mine.yaml:3: login.hots"),
+        ("shared: x", "shared: 'x' has to be an absolute path"),
+        ("shared: /x\ndefaults: {time: 1 day}", "configs/slurm/mine.yaml:2: defaults.time: "),
+        ("shared: /x\ndefaults: {gpu: 1}", "defaults.gpu"),
+        ("shared: /x\ndefaults: {memory: lots}", "defaults.memory"),
+        ("shared: /x\nassets:\n  bc_polcy: {gpus: 1}", "mine.yaml:3: no asset 'bc_polcy'. Did you mean 'bc_policy'?"),
+        (
+            "shared: /x\ndefaults: {time: '4'}",
+            "warn_s: 300 s before the end is not within the time limit of task_suite (4)",
+        ),
+        ("shared: /x\nenvironment: {set: {WANDB_API_KEY: abc}}", "'WANDB_API_KEY' looks like a secret"),
+        ("shared: /x\nenvironment: {venv: /a, conda: /b}", "give venv or conda, not both"),
+        ("shared: /x\nlogin: {host: h, key: /nosuch/key}", "login.key: no file '/nosuch/key'"),
+        ("shared: ${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),
+    ],
+)
+def test_a_wrong_profile_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(R2VError) as caught:
+        load_profile("mine", write(tmp_path, text))
+    assert message in str(caught.value)
+
+
+def test_an_unknown_profile_is_refused_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write(tmp_path, "shared: /x")
+    with pytest.raises(R2VError, match=r"no SLURM profile 'mien'.* Did you mean 'mine'"):
+        load_profile("mien", root)
+    monkeypatch.delenv("R2V_SLURM_PROFILE", raising=False)
+    with pytest.raises(R2VError, match="set R2V_SLURM_PROFILE"):
+        load_profile(None, root)
+
+
+def test_the_particular_wins_over_the_general(tmp_path: Path) -> None:
+    text = """
+shared: /x
+defaults: {account: all, cpus: 3, time: "60"}
+cpu: {partition: slow}
+gpu: {partition: fast, cpus: 7}
+assets:
+  evaluation_*: {memory: 5G}
+  evaluation_clean: {cpus: 9, gpus: 0}
+"""
+    profile = load_profile("mine", write(tmp_path, text))
+    clean, noisy, suite = (profile.resources(a) for a in ("evaluation_clean", "evaluation_noisy", "task_suite"))
+    assert (clean.partition, clean.cpus, clean.memory, clean.gpus) == ("slow", 9, "5G", 0)
+    assert (noisy.partition, noisy.cpus, noisy.memory, noisy.gpus) == ("fast", 7, "5G", 1)
+    assert (suite.partition, suite.cpus, suite.account, suite.time) == ("slow", 3, "all", "60")
+    assert profile.resources("report").where == "local"
+
+
+def test_every_asset_has_defaults(tmp_path: Path) -> None:
+    profile = load_profile("mine", write(tmp_path, "shared: /x"))
+    assert {asset: profile.resources(asset).gpus for asset in ("task_suite", "bc_policy", "verifier")} == {
+        "task_suite": 0,
+        "bc_policy": DEFAULTS["bc_policy"]["gpus"],
+        "verifier": 1,
+    }
+    assert all(profile.resources(asset) for asset in BY_ASSET)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("30", 1800), ("90:30", 5430), ("1:00:00", 3600), ("2-12", 216000), ("1-0:30", 88200), ("1-01:01:01", 90061)],
+)
+def test_time_limits_are_read_as_slurm_reads_them(limit: str, expected: int) -> None:
+    assert seconds(limit) == expected
+
+
+def test_the_script_quotes_what_people_write(tmp_path: Path) -> None:
+    text = "shared: /x\nenvironment: {modules: [cuda/12], set: {A: \"it's $HOME\"}}\ndefaults: {constraint: 'a b'}"
+    profile = load_profile("mine", write(tmp_path, text))
+    script = job_script(profile, Job("collect", "textworld:expert|1", "run", Path("/d/run dir"), Path("/d")), {})
+    assert '#SBATCH --constraint="a b"' in script and "module load cuda/12" in script
+    assert "export A='it'\"'\"'s $HOME'" in script and "--spec '/d/run dir/spec.json'" in script
+    assert '#SBATCH --output="/d/run dir/slurm/job-%j.log"' in script
+
+
+@pytest.mark.parametrize("stage", BY_ASSET.values(), ids=list(BY_ASSET))
+def test_every_asset_has_a_job(tmp_path: Path, stage: Stage) -> None:
+    profile = load_profile("mine", write(tmp_path, "shared: /s\nlogin: {host: local}\nenvironment: {venv: /v}"))
+    job = Job(stage.name, "textworld:expert|1", "run", Path("/d/run"), Path("/d"))
+    script = job_script(profile, job, {})
+    assert f"--job-name=r2v.{stage.asset}.textworld:expert.1\n" in script
+    launcher = r"accelerate\.commands\.launch .* --num_processes=2 .* --module " if "policy" in stage.asset else ""
+    command = re.escape(" ".join(stage.command))
+    assert re.search(rf'exec "\$python" -m {launcher}{command} --spec /d/run/spec\.json\n', script)
+
+
+def test_processes_are_one_a_gpu_unless_the_profile_says_otherwise(tmp_path: Path) -> None:
+    text = "shared: /s\nlogin: {host: local}\nenvironment: {venv: /v}\nassets: {candidates: {processes: 3, gpus: 0}}"
+    profile = load_profile("mine", write(tmp_path, text))
+    scripts = {
+        stage: job_script(profile, Job(stage, "textworld:expert|1", "run", Path("/d/run"), Path("/d")), {})
+        for stage in ("candidates", "train_bc", "evaluate_clean", "train_router")
+    }
+    found = {stage: re.findall(r"--num_processes=(\d+)", script) for stage, script in scripts.items()}
+    assert found == {"candidates": ["3"], "train_bc": ["2"], "evaluate_clean": [], "train_router": []}

@@ -1,0 +1,62 @@
+"""kill -9 of a training process, then the same command again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from r2v_core.manifest import RunInput, read_manifest, write_manifest
+from r2v_core.stages.spec import StageContext, StageSpec
+from r2v_core.training.common import CHECKPOINTS, LOG_NAME, last_checkpoint, read_log
+
+ROOT = Path(__file__).parents[2]
+
+
+def _spec(ctx: StageContext) -> StageSpec:
+    """The context as the planned run that an orchestrator would hand over, with the inputs' manifests on disk."""
+    inputs = []
+    for role, run in ctx.inputs.items():
+        write_manifest(run.manifest.model_copy(update={"digest": "d"}), run.directory)
+        inputs.append(RunInput(role=role, run_id=run.manifest.run_id, digest="d", path=str(run.directory)))
+    config = ctx.config.model_copy(update={"paths": ctx.config.paths.model_copy(update={"cache": str(ctx.cache)})})
+    return ctx.spec.model_copy(update={"inputs": inputs, "config": config})
+
+
+def _start(spec: StageSpec, folder: Path) -> subprocess.Popen[bytes]:
+    path = folder / f"{spec.run_id}.json"
+    path.write_text(spec.model_dump_json())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "r2v_core.stages.train_bc", "--spec", str(path)]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE)
+
+
+def test_kill_minus_nine_loses_nothing(context: Callable[..., StageContext], tmp_path: Path) -> None:
+    bc = {"max_steps": 40, "batch_size": 8, "save_steps": 5}
+    specs = [_spec(context("train_bc", name=name, bc=bc)) for name in ("whole", "killed")]
+    whole = _start(specs[0], tmp_path)
+    assert whole.wait() == 0, whole.stderr.read() if whole.stderr else ""
+    killed, run_dir = _start(specs[1], tmp_path), Path(specs[1].run_dir)
+    log = run_dir / LOG_NAME
+    while not (log.exists() and len(read_log(log)) >= 7):
+        assert killed.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert read_manifest(run_dir).status == "running"
+    assert last_checkpoint(run_dir / CHECKPOINTS) is not None
+    again = _start(specs[1].model_copy(update={"resumed": True}), tmp_path)
+    assert again.stderr is not None
+    said = again.stderr.read().decode()
+    assert again.wait() == 0, said
+    assert "resuming from checkpoint-" in said
+    manifests = [read_manifest(Path(spec.run_dir)) for spec in specs]
+    assert manifests[0].status == manifests[1].status == "done"
+    assert manifests[0].digest == manifests[1].digest
+    logs = [read_log(Path(spec.run_dir) / LOG_NAME) for spec in specs]
+    assert [line["step"] for line in logs[1]] == list(range(1, 41))
+    assert logs[0] == logs[1]

@@ -1,0 +1,152 @@
+"""The verifier's labels, loss and training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from r2v_core.errors import R2VError
+from r2v_core.models.verifier import Verifier
+from r2v_core.stages import train_verifier as stage
+from r2v_core.stages.spec import StageContext
+from r2v_core.training import callbacks
+from r2v_core.training.examples import Renderer
+from r2v_core.training.verifier import (
+    MAX_CLASS_WEIGHT,
+    class_weights,
+    label_states,
+    outcome_label,
+    shares,
+    split_by_template,
+    step_labels,
+    verifier_loss,
+)
+from r2v_core.trajectory import Episode, Observation, Step
+
+Context = Callable[..., StageContext]
+QUICK = {"max_steps": 8, "batch_size": 4, "save_steps": 3, "learning_rate": 5e-3, "validation_share": 0.3}
+
+
+def _step(**facts: Any) -> Step:
+    return Step(**{"index": 0, "observation": Observation(state="s"), "action": "a", "actor": "teacher", **facts})
+
+
+def test_step_labels_come_from_the_environment_only() -> None:
+    assert step_labels(_step(progress=True, alternatives={"b": False})) == {"a": True, "b": False}
+    assert step_labels(_step(progress=None)) == {}
+    assert step_labels(_step(expert_action="e", remaining=None)) == {}, "nobody verified the teacher"
+    assert step_labels(_step(expert_action="e", remaining=4, progress=False)) == {"a": False, "e": True}
+
+
+def test_a_swallowed_action_is_not_labelled_by_its_failure() -> None:
+    assert step_labels(_step(executed=False, progress=False)) == {}
+    assert step_labels(_step(executed=False, progress=False, expert_action="a", remaining=2)) == {"a": True}
+
+
+def test_outcome_is_known_only_where_one_policy_played_to_the_end(clean_episodes: list[Episode]) -> None:
+    for episode in clean_episodes:
+        for step in episode.steps:
+            expected = episode.success if episode.metadata["mode"] == "explore_all" else None
+            assert outcome_label(episode, step) is expected
+
+
+def test_every_state_keeps_actions_and_labels_together(clean_episodes: list[Episode], renderer: Renderer) -> None:
+    found = label_states(clean_episodes, renderer)
+    assert len(found) == sum(len(episode.steps) for episode in clean_episodes)
+    for state in found:
+        assert len(state.actions) == len(state.step) == len(state.outcome)
+        assert state.step[state.actions.index("wait")] is False
+        assert sum(label is not None for label in state.outcome) <= 1
+    assert 0 < shares(found)["step"][1] < 1 and 0 < shares(found)["outcome"][1] < 1
+
+
+def test_held_out_templates_are_not_trained_on(clean_episodes: list[Episode], renderer: Renderer) -> None:
+    found = label_states(clean_episodes, renderer)
+    training, held = split_by_template(found, 0.3, 1)
+    assert training and held and len(training) + len(held) == len(found)
+    assert not {s.template_id for s in training} & {s.template_id for s in held}
+    assert split_by_template(found, 0.0, 1)[1] == []
+    assert split_by_template(found, 1.0, 1)[0] != []
+
+
+def test_classes_weigh_the_same(clean_episodes: list[Episode], renderer: Renderer) -> None:
+    found = label_states(clean_episodes, renderer)
+    heads, weights = class_weights(found)
+    assert heads == ["step", "outcome"]
+    for i, (_, share) in enumerate(shares(found).values()):
+        assert (weights[i, 1] * share).item() == pytest.approx((weights[i, 0] * (1 - share)).item())
+    assert weights.max() <= MAX_CLASS_WEIGHT
+
+
+def test_labels_of_one_class_are_refused(clean_episodes: list[Episode], renderer: Renderer) -> None:
+    only = [
+        episode.model_copy(
+            update={"steps": [s.model_copy(update={"alternatives": {}, "progress": True}) for s in episode.steps]}
+        )
+        for episode in clean_episodes
+        if episode.success
+    ]
+    with pytest.raises(R2VError, match=r"collection.alternatives"):
+        class_weights(label_states(only, renderer))
+
+
+def test_loss_is_bce_with_the_papers_weights_where_labels_are_known() -> None:
+    logits = torch.tensor([[0.3, -0.2], [1.0, 0.5]])
+    labels = torch.tensor([[1.0, math.nan], [0.0, 1.0]])
+    loss, each = verifier_loss(logits, labels, torch.ones(2, 2), torch.tensor([0.3, 1.0]), torch.tensor([2.0, 1.0]))
+    step = functional.binary_cross_entropy_with_logits(logits[:, 0], labels[:, 0])
+    outcome = functional.binary_cross_entropy_with_logits(logits[1, 1], labels[1, 1])
+    torch.testing.assert_close(loss, 0.3 * step + outcome)
+    torch.testing.assert_close(each, torch.stack([step, outcome]))
+
+
+def test_a_batch_without_labels_of_a_head_has_no_loss_there() -> None:
+    logits = torch.zeros(2, 2, requires_grad=True)
+    labels = torch.tensor([[1.0, math.nan], [1.0, math.nan]])
+    loss, each = verifier_loss(logits, labels, torch.ones(2, 2), torch.tensor([0.3, 1.0]), torch.ones(2))
+    loss.backward()
+    assert each[1] == 0 and logits.grad is not None and (logits.grad[:, 1] == 0).all()
+
+
+def test_class_weights_reach_the_loss() -> None:
+    logits, labels = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
+    _, each = verifier_loss(logits, labels, torch.tensor([[1.0, 3.0], [5.0, 1.0]]), torch.ones(2), torch.ones(2))
+    torch.testing.assert_close(each, torch.tensor([3.0, 5.0]) * math.log(2))
+
+
+def test_training_separates_the_classes(context: Context, renderer: Renderer, clean_episodes: list[Episode]) -> None:
+    ctx = context("train_verifier", verifier={**QUICK, "max_steps": 200, "save_steps": 200, "learning_rate": 1e-3})
+    result = stage.run(ctx)
+    assert result.counts["loss_last"] < result.counts["loss_first"]
+    assert 0 < result.counts["label_share_step"] < 1 and 0 < result.counts["label_share_outcome"] < 1
+    assert result.counts["auc_step"] > 0.9, "'wait' and 'inventory' never help here, on unseen templates too"
+    assert "brier_outcome" in result.counts
+    for name in result.artifacts.values():
+        assert (ctx.run_dir / name).exists()
+    verifier = Verifier.load(ctx.run_dir, ctx.config.slm, ctx.cache)
+    prompt = renderer.prompt(clean_episodes[0], 0)
+    (good, _), (bad, _) = verifier.score([prompt], [[str(clean_episodes[0].steps[0].expert_action), "wait"]])[0]
+    assert good > bad
+
+
+def test_an_interrupted_run_resumes_to_the_same_verifier(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = stage.run(context("train_verifier", name="whole", verifier={**QUICK, "layers": 1}))
+    ctx = context("train_verifier", name="killed", verifier={**QUICK, "layers": 1})
+    original = callbacks.TrainingLog.on_log
+
+    def stop(self: Any, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        original(self, args, state, control, logs, **rest)
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks.TrainingLog, "on_log", stop)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(ctx)
+    assert (ctx.run_dir / "checkpoints" / "checkpoint-3").is_dir()
+    assert stage.run(ctx).digest == whole.digest
