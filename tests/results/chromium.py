@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys as Keys
@@ -91,8 +92,8 @@ class Page:
         return str(found)
 
     def press(self, *keys: str) -> None:
-        """Press keys where the reader is."""
-        self.driver.switch_to.active_element.send_keys(*keys)
+        """Press keys as a keyboard does: they go to whatever has the focus when they arrive."""
+        ActionChains(self.driver).send_keys(*keys).perform()
 
     def choose(self, selector: str, value: str) -> None:
         """Choose a value of a select, as a reader does."""
