@@ -113,13 +113,19 @@ def test_killed_collection_resumes_with_nothing_lost_and_nothing_twice(project: 
 def test_stopping_leaves_a_partial_run_that_a_run_id_continues(project: Path, stage: Stage):
     stage("task_suite")
     many = ["--overrides", "collection.episodes_per_task=6", "--run-id", "mine"]
-    process = subprocess.Popen(command("collect", *many), cwd=project, env=environment(project))
+    process = subprocess.Popen(
+        command("collect", *many), cwd=project, env={**environment(project), "PYTHONFAULTHANDLER": "1"}
+    )
     path = project / "data" / "runs" / "mine" / "trajectories.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (path.exists() and path.stat().st_size):
         time.sleep(0.005)
     process.terminate()
-    assert process.wait(timeout=60) == 143
+    try:
+        assert process.wait(timeout=60) == 143
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # it says where it hangs
+        raise
     assert read_manifest(path.parent).status == "partial"
     stage("collect", *many)
     assert read_manifest(path.parent).status == "done"
