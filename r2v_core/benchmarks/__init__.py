@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from pydantic import BaseModel
 
+from r2v_core.benchmarks.actions import ACTION_FORMS
 from r2v_core.benchmarks.base import Benchmark
 from r2v_core.errors import R2VError, nearest
 
@@ -32,6 +34,11 @@ def options_model(name: str) -> type[BaseModel]:
     """The pydantic model of a benchmark's ``options``; importing it needs none of the benchmark's libraries."""
     model: type[BaseModel] = benchmark_class(name).Options
     return model
+
+
+def action_reader(name: str) -> Callable[[str], str]:
+    """What makes an action of a language model's reply in a benchmark; needs none of the benchmark's libraries."""
+    return ACTION_FORMS[benchmark_class(name).action_form]
 
 
 def make_benchmark(name: str, options: dict[str, Any], splits: dict[str, int], max_steps: int) -> Benchmark:
