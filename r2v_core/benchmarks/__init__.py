@@ -14,6 +14,7 @@ from r2v_core.errors import R2VError, nearest
 
 BENCHMARKS: dict[str, str] = {
     "textworld": "r2v_core.benchmarks.textworld:TextWorld",
+    "humaneval": "r2v_core.benchmarks.humaneval:HumanEval",
 }
 """Name → 'module:class'. The class takes ``(options, splits, max_steps)`` and has ``Options`` (a pydantic model)."""
 
@@ -53,3 +54,13 @@ def make_benchmark(name: str, options: dict[str, Any], splits: dict[str, int], m
     if problem:
         raise R2VError(f"Benchmark '{name}' can't run here: {problem}")
     return benchmark
+
+
+def survey() -> list[dict[str, Any]]:
+    """A row for each benchmark: ``benchmark``, ``ready`` (with default options), what it ``needs``, what ``to_do``."""
+    rows = []
+    for name in BENCHMARKS:
+        cls = benchmark_class(name)
+        problem = cls(cls.Options(), {}, 1).ready()
+        rows.append({"benchmark": name, "ready": problem is None, "needs": cls.needs, "to_do": problem or ""})
+    return rows
