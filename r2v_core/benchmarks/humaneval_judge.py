@@ -32,6 +32,9 @@ LIMITS = Limits(wall_s=15.0, cpu_s=3, memory_mb=512, processes=8, disk_mb=16, ou
 PLUS_LIMITS = Limits(wall_s=60.0, cpu_s=20, memory_mb=1024, processes=8, disk_mb=64, output_kb=16384)
 """HumanEval+ asks for up to a thousand answers, some of them large."""
 
+KILLED = (-9, 137)
+"""Exit codes of a program that the kernel ended, as it does at the limit on processor time."""
+
 _SCRIPT = Path(__file__).with_name("humaneval_box.py")
 _REMEMBERED = 16384
 """Verdicts kept: a few hundred bytes each, and equal candidates are frequent."""
@@ -122,18 +125,26 @@ def trial(problem: Problem, program: str, sandbox: str) -> Trial:
     shown = hidden(problem, sandbox).examples
     files = {**_program(problem, program), "examples.json": json.dumps(shown)}
     ended = _box("try", problem, sandbox, files)
+    lines = ended.stdout.splitlines()
+    if not lines:
+        return Trial(0, len(shown), _why(ended, problem), ())
     try:
-        loads, *found = map(json.loads, ended.stdout.splitlines())
+        loads, *found = map(json.loads, lines)
         complaint = loads["loads"]
         wrong = [_said(*pair, one) for pair, one in zip(shown, found, strict=False) if not one["right"]]
-    except (ValueError, KeyError, TypeError):  # the program wrote to the same stream
-        return Trial(0, len(shown), "the program disturbed its run", ())
+    except (ValueError, KeyError, TypeError):
+        return Trial(0, len(shown), "the program wrote into its result", ())
     if complaint is not None:
         return Trial(0, len(shown), f"the program does not load: {complaint}", ())
-    why = f"stopped for its {ended.stopped}" if ended.stopped else "it ended before all examples had run"
-    if len(found) < len(shown) and ended.exit_code in (-9, 137) and not ended.stopped:
-        why = f"stopped for its time, more than {LIMITS.cpu_s} s"
-    return Trial(len(found) - len(wrong), len(shown), why if len(found) < len(shown) else "", tuple(wrong))
+    ran = min(len(found), len(shown))
+    return Trial(ran - len(wrong), len(shown), _why(ended, problem) if ran < len(shown) else "", tuple(wrong))
+
+
+def _why(ended: Ended, problem: Problem) -> str:
+    """Why a run did not come to its end."""
+    if ended.stopped or ended.exit_code not in KILLED:
+        return f"stopped for its {ended.stopped}" if ended.stopped else "it ended before all examples had run"
+    return f"stopped for its time, more than {_limits(problem).cpu_s} s"
 
 
 def _said(expression: str, expected: str, one: dict[str, Any]) -> str:
@@ -162,4 +173,8 @@ def _box(mode: str, problem: Problem, sandbox: str, files: dict[str, str]) -> En
     """Run one mode of the script, with a fixed hash seed and without installed packages."""
     command = ["/usr/bin/env", "PYTHONHASHSEED=0", interpreter(), "-S", "-B", _SCRIPT.name, mode]
     files = {_SCRIPT.name: _SCRIPT.read_text(encoding="utf-8"), **files}
-    return run(command, files=files, limits=PLUS_LIMITS if problem.inputs else LIMITS, backend=sandbox)
+    return run(command, files=files, limits=_limits(problem), backend=sandbox)
+
+
+def _limits(problem: Problem) -> Limits:
+    return PLUS_LIMITS if problem.inputs else LIMITS

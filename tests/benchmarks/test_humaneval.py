@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from r2v_core.benchmarks import humaneval_judge as judge
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
-from r2v_core.benchmarks.humaneval_box import close, decode, encode
+from r2v_core.benchmarks.humaneval_box import agrees, close, decode, encode, run_check
 from r2v_core.benchmarks.humaneval_data import OVERRIDE, Problem, load_problems
 from r2v_core.benchmarks.humaneval_env import HumanEvalEnv
 from r2v_core.benchmarks.humaneval_examples import examples
@@ -45,6 +45,19 @@ def test_the_reference_as_a_program_of_its_own_passes(name: str) -> None:
     assert judge.verdict(problem, problem.solution, "auto").solved
     tried = judge.trial(problem, problem.solution, "auto")
     assert (tried.right, tried.problem, tried.wrong) == (tried.total, "", ())
+
+
+def test_without_isolation_only_by_name() -> None:
+    assert judge.verdict(CLOSE, CLOSE.solution, "none").solved and not judge.verdict(CLOSE, ALWAYS, "none").solved
+
+
+def test_assertions_are_counted_one_by_one() -> None:
+    test = (
+        "def check(candidate):\n    assert True, 'always'\n    for i in range(3):\n        assert candidate(i) == i\n"
+    )
+    for source, held in (("", [True] * 3), ("    assert 1 / 0 == candidate(0)\n", [True] * 3 + [False])):
+        assert run_check({"source": "", "test": test + source}, lambda i: i) == (True, held)
+    assert run_check({"source": "", "test": test + "    [][1]\n"}, lambda i: 1) == (False, [False, True, False])
 
 
 def test_most_problems_show_examples() -> None:
@@ -95,6 +108,8 @@ def test_values_travel_whole_and_in_one_line(value: Any) -> None:
 
 def test_what_is_no_data_equals_nothing() -> None:
     assert decode(encode(object())) == decode(encode(map(len, []))) == ...
+    for answer, right in (("= 1.0000000001", True), ("= 1.1", False), ("= (", False), ("! ValueError", False)):
+        assert agrees({"entry_point": "f", "atol": 0}, "()", "1.0", answer) is right
     assert close([1.0, 2.0], [1.0 + 1e-9, 2.0], 1e-6) and not close([1.0], [1.0, 2.0], 1e-6)
 
 
@@ -235,6 +250,8 @@ def test_what_is_no_program_changes_nothing(environment: HumanEvalEnv, action: s
         (HEAD + "    return numbers[99]", "raised IndexError: list index out of range (line 2)"),
         (HEAD + "    import os\n    os._exit(0)", "it ended before all examples had run"),
         (HEAD + "    while True: pass", "stopped for its time"),
+        (ALWAYS + "\nimport os; os._exit(3)", "it ended before all examples had run"),
+        (program("import os", "os.write(3, b'[1]\\n')"), "the program wrote into its result"),
         ("has_close_elements = 3", "raised TypeError: 'int' object is not callable"),
     ],
 )
