@@ -28,7 +28,8 @@ class HumanEvalOptions(BaseModel):
     plus: bool = Field(default=False, description="HumanEval+'s tests, from the file $HUMANEVAL_OVERRIDE_PATH")
     sandbox: str = Field(
         default="auto",
-        description="where programs run: auto, bubblewrap, or none (with your own rights; never chosen by itself)",
+        description="where programs run: auto, bubblewrap, or none (with your own rights, and able to forge verdicts; "
+        "never chosen by itself)",
     )
 
 
