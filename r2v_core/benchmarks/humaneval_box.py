@@ -118,9 +118,9 @@ def attempt(say: Callable[[str], None]) -> None:
     for expression, expected in json.loads(read("examples.json")):
         try:
             got = eval(expression, dict(names))
-            found = {"right": bool(got == ast.literal_eval(expected)), "got": repr(got)[:400]}
+            found = {"right": bool(got == ast.literal_eval(expected)), "got": repr(got)[:1000]}
         except BaseException as error:
-            found = {"right": False, "error": complaint(error)[:400]}
+            found = {"right": False, "error": complaint(error)[:1000]}
         say(json.dumps(found))
 
 

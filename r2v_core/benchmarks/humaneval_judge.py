@@ -32,6 +32,8 @@ LIMITS = Limits(wall_s=15.0, cpu_s=3, memory_mb=512, processes=8, disk_mb=16, ou
 PLUS_LIMITS = Limits(wall_s=60.0, cpu_s=20, memory_mb=1024, processes=8, disk_mb=64, output_kb=16384)
 """HumanEval+ asks for up to a thousand answers, some of them large."""
 
+LONGEST = 200
+"""Characters shown of a value or an error."""
 KILLED = (-9, 137)
 """Exit codes of a program that the kernel ended, as it does at the limit on processor time."""
 
@@ -132,10 +134,10 @@ def trial(problem: Problem, program: str, sandbox: str) -> Trial:
         loads, *found = map(json.loads, lines)
         complaint = loads["loads"]
         wrong = [_said(*pair, one) for pair, one in zip(shown, found, strict=False) if not one["right"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return Trial(0, len(shown), "the program wrote into its result", ())
     if complaint is not None:
-        return Trial(0, len(shown), f"the program does not load: {complaint}", ())
+        return Trial(0, len(shown), f"the program does not load: {_plain(complaint)}", ())
     ran = min(len(found), len(shown))
     return Trial(ran - len(wrong), len(shown), _why(ended, problem) if ran < len(shown) else "", tuple(wrong))
 
@@ -148,11 +150,19 @@ def _why(ended: Ended, problem: Problem) -> str:
 
 
 def _said(expression: str, expected: str, one: dict[str, Any]) -> str:
-    return f"{expression} " + (f"gave {one['got']} instead of {expected}" if "got" in one else f"raised {one['error']}")
+    if "got" in one:
+        return f"{expression} gave {_plain(one['got'])} instead of {expected}"
+    return f"{expression} raised {_plain(one['error'])}"
+
+
+def _plain(told: Any) -> str:
+    """What a program made appear, as a short text in one line that can be stored."""
+    text = str(told).replace("\n", " ").encode(errors="backslashreplace").decode()
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _program(problem: Problem, program: str) -> dict[str, str]:
-    """The program under the problem's imports and helpers, numbered as the agent sees it."""
+    """The program, and the problem's imports and helpers that are run before it; its line numbers stay its own."""
     return {"program.py": program, "preamble.py": problem.preamble, "entry_point.txt": problem.entry_point}
 
 

@@ -252,6 +252,9 @@ def test_what_is_no_program_changes_nothing(environment: HumanEvalEnv, action: s
         (HEAD + "    while True: pass", "stopped for its time"),
         (ALWAYS + "\nimport os; os._exit(3)", "it ended before all examples had run"),
         (program("import os", "os.write(3, b'[1]\\n')"), "the program wrote into its result"),
+        (program("import os", "os.write(3, b'[' * 100000 + b'\\n')"), "the program wrote into its result"),
+        (program("", "raise ValueError('\\ud800')"), "raised ValueError: \\ud800 (line 2)"),
+        (program("", "return 'a' * 5000"), "gave 'aaa"),
         ("has_close_elements = 3", "raised TypeError: 'int' object is not callable"),
     ],
 )
@@ -260,7 +263,9 @@ def test_a_run_says_what_went_wrong(
 ) -> None:
     monkeypatch.setattr(judge, "LIMITS", Limits(wall_s=30.0, cpu_s=1))
     environment.step(written)
-    assert told in environment.step("run").observation.feedback
+    outcome = environment.step("run")
+    assert told in outcome.observation.feedback and len(outcome.observation.feedback) < 1000
+    assert outcome.model_dump_json()
 
 
 def test_an_injected_instruction_names_what_no_agent_does_by_itself(environment: HumanEvalEnv) -> None:
