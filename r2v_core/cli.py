@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from r2v_core.agent.calibrate import calibrate
+from r2v_core.benchmarks import survey
 from r2v_core.errors import R2VError
-from r2v_core.registry.cli import registry_app
+from r2v_core.registry.cli import Json, registry_app
+from r2v_core.registry.show import print_json, print_table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +43,16 @@ def demo(
     from r2v_assets.demo import demo as run  # the orchestrator is loaded for this command only
 
     run(partition, config, overrides or [], force)
+
+
+@app.command(epilog="Example: r2v benchmarks --json")
+def benchmarks(as_json: Json = False) -> None:
+    """The benchmarks: what each needs, whether it is ready here, and if not, what to do."""
+    found = survey()
+    if as_json:
+        print_json(found)
+    else:
+        print_table([{**row, "ready": "yes" if row["ready"] else "no"} for row in found])
 
 
 @app.command(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from pydantic import BaseModel
 
+from r2v_core.benchmarks.actions import ACTION_FORMS
 from r2v_core.benchmarks.base import Benchmark
 from r2v_core.errors import R2VError, nearest
 
 BENCHMARKS: dict[str, str] = {
     "textworld": "r2v_core.benchmarks.textworld:TextWorld",
+    "humaneval": "r2v_core.benchmarks.humaneval:HumanEval",
 }
 """Name → 'module:class'. The class takes ``(options, splits, max_steps)`` and has ``Options`` (a pydantic model)."""
 
@@ -34,6 +37,11 @@ def options_model(name: str) -> type[BaseModel]:
     return model
 
 
+def action_reader(name: str) -> Callable[[str], str]:
+    """What makes an action of a language model's reply in a benchmark; needs none of the benchmark's libraries."""
+    return ACTION_FORMS[benchmark_class(name).action_form]
+
+
 def make_benchmark(name: str, options: dict[str, Any], splits: dict[str, int], max_steps: int) -> Benchmark:
     """Build a benchmark from its config section.
 
@@ -46,3 +54,13 @@ def make_benchmark(name: str, options: dict[str, Any], splits: dict[str, int], m
     if problem:
         raise R2VError(f"Benchmark '{name}' can't run here: {problem}")
     return benchmark
+
+
+def survey() -> list[dict[str, Any]]:
+    """A row for each benchmark: ``benchmark``, ``ready`` (with default options), what it ``needs``, what ``to_do``."""
+    rows = []
+    for name in BENCHMARKS:
+        cls = benchmark_class(name)
+        problem = cls(cls.Options(), {}, 1).ready()
+        rows.append({"benchmark": name, "ready": problem is None, "needs": cls.needs, "to_do": problem or ""})
+    return rows

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
+from r2v_core.benchmarks.actions import ActionForm
 from r2v_core.trajectory import Observation, Record
 
 Split = Literal["train", "router", "validation", "test"]
@@ -58,6 +59,13 @@ class Environment(Protocol):
         """Actions that the environment would accept now, sorted; empty where it can't tell."""
         ...
 
+    def slips(self) -> list[str]:
+        """Further actions that are likely mistakes here, sorted, for exploration and for labelled alternatives.
+
+        Empty where :meth:`admissible` holds mistakes enough.
+        """
+        ...
+
     def peek(self, action: str) -> bool | None:
         """Would this action make progress, without carrying it out? None where the benchmark can't tell."""
         ...
@@ -75,6 +83,10 @@ class Benchmark(Protocol):
     """A source of tasks and of environments to solve them in."""
 
     name: str
+    needs: str
+    """What has to be installed or running for it, in a few words."""
+    action_form: ActionForm
+    """What an action looks like as text: ``line``, or ``code`` where line breaks count."""
     instructions: str
     """What a language model is told about how to act here, one short paragraph."""
 

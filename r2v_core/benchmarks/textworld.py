@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from r2v_core.benchmarks.actions import ActionForm
 from r2v_core.benchmarks.base import SPLITS, Split, Task
 from r2v_core.benchmarks.textworld_build import Game, Request, Unmakeable, build_games, describe
 from r2v_core.digest import derive_seed, digest_of
@@ -140,6 +141,8 @@ class TextWorld:
     """Tasks are games; a template is one game world, its variants differ in the style of the goal."""
 
     name = "textworld"
+    needs = "the package textworld"
+    action_form: ActionForm = "line"
     instructions = (
         "You play a text game. Reply with one short command and nothing else, for example: go east, open chest, "
         "take key from chest, put key on table, unlock door with key, examine table, eat apple, inventory, look."
@@ -158,7 +161,7 @@ class TextWorld:
         """None where TextWorld is installed."""
         if find_spec("textworld") and find_spec("jericho"):
             return None
-        return "the package textworld is missing: pip install 'r2v[textworld]'"
+        return "the package textworld is missing: pip install -e '.[textworld]'"
 
     def make_tasks(self, seed: int, cache: Path, progress: Any = None) -> list[Task]:
         """One replicate's tasks, in the order of splits, templates, goal styles.

@@ -119,6 +119,11 @@ class TextWorldEnv:
         self._require_started()
         return [] if self._last.done else sorted(self._state.admissible_commands)
 
+    def slips(self) -> list[str]:
+        """None: most admissible commands lead nowhere."""
+        self._require_started()
+        return []
+
     def peek(self, action: str) -> bool:
         """What ``step(action).progress`` would be.
 

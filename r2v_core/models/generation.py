@@ -1,4 +1,4 @@
-"""Batched sampling of K short actions per prompt, each prompt encoded once.
+"""Batched sampling of K actions per prompt, each prompt encoded once.
 
 A prompt's keys and values are computed once and shared by its K samples (the cache is repeated, not recomputed).
 Randomness is one uniform number per (prompt, sample, token), drawn from the prompt's own seed: what is sampled for a
@@ -7,13 +7,14 @@ prompt depends on the rest of its batch only through the last bits of the model'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from r2v_core.benchmarks.actions import one_line
 from r2v_core.models.encoding import Encoded, encode
 from r2v_core.trajectory import Candidate
 
@@ -38,6 +39,7 @@ def sample_actions(
     k: int,
     temperature: float,
     max_new_tokens: int,
+    read: Callable[[str], str] = one_line,
 ) -> list[list[Candidate]]:
     """Sample ``k`` actions for each of B prompts.
 
@@ -47,6 +49,7 @@ def sample_actions(
         seeds: B seeds, one a prompt.
         temperature: divides the logits before sampling; log-probabilities and entropies are reported at 1.
         max_new_tokens: T, tokens generated at most for one action.
+        read: makes an action of what the model wrote (:mod:`r2v_core.benchmarks.actions`).
 
     Returns:
         B lists of k candidates, in sampling order.
@@ -55,7 +58,7 @@ def sample_actions(
     uniforms = np.stack([np.random.default_rng(seed).random((k, max_new_tokens)) for seed in seeds])
     uniform = torch.from_numpy(uniforms.reshape(-1, max_new_tokens)).to(model.device)
     samples = _decode(model, encoded, uniform, temperature, eos=int(tokenizer.eos_token_id))
-    return _candidates(tokenizer, samples, len(prompts), k)
+    return _candidates(tokenizer, samples, len(prompts), k, read)
 
 
 def _decode(model: PreTrainedModel, encoded: Encoded, uniform: torch.Tensor, temperature: float, eos: int) -> _Samples:
@@ -105,10 +108,12 @@ def _draw(
     return token, logp.gather(-1, token[:, None]).squeeze(-1).double(), entropy.double()
 
 
-def _candidates(tokenizer: PreTrainedTokenizerBase, samples: _Samples, prompts: int, k: int) -> list[list[Candidate]]:
+def _candidates(
+    tokenizer: PreTrainedTokenizerBase, samples: _Samples, prompts: int, k: int, read: Callable[[str], str]
+) -> list[list[Candidate]]:
     lengths = samples.lengths.tolist()
     texts = [
-        " ".join(tokenizer.decode(row[:n], skip_special_tokens=True).split())
+        read(tokenizer.decode(row[:n], skip_special_tokens=True))
         for row, n in zip(samples.tokens.tolist(), lengths, strict=True)
     ]
     flat = [

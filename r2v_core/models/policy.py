@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from r2v_core.benchmarks.actions import one_line
 from r2v_core.config.schema import SLM
 from r2v_core.errors import R2VError
 from r2v_core.models.generation import sample_actions
@@ -17,15 +18,25 @@ from r2v_core.trajectory import Candidate
 
 
 class Policy:
-    """A loaded policy. The adapter is merged into the base weights, so that sampling costs no more than the base."""
+    """A loaded policy. The adapter is merged into the base weights, so that sampling costs no more than the base.
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, slm: SLM) -> None:
+    ``read`` makes an action of what the model wrote (:mod:`r2v_core.benchmarks.actions`).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        slm: SLM,
+        read: Callable[[str], str] = one_line,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.slm = slm
+        self.read = read
 
     @classmethod
-    def load(cls, slm: SLM, cache: Path, adapter: Path | None = None) -> Policy:
+    def load(cls, slm: SLM, cache: Path, adapter: Path | None = None, read: Callable[[str], str] = one_line) -> Policy:
         """Load the base model and merge ``adapter`` (a folder written by peft) into it, if one is given.
 
         Raises:
@@ -34,7 +45,7 @@ class Policy:
         model = load_lm(slm, cache)
         if adapter is not None:
             model = merge_adapter(model, adapter)
-        return cls(model, load_tokenizer(slm, cache), slm)
+        return cls(model, load_tokenizer(slm, cache), slm, read)
 
     def sample(
         self,
@@ -62,6 +73,7 @@ class Policy:
                 k=k,
                 temperature=temperature,
                 max_new_tokens=self.slm.max_action_tokens,
+                read=self.read,
             )
             for i, candidates in zip(chosen, sampled, strict=True):
                 found[i] = candidates

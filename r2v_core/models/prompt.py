@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from r2v_core.benchmarks.actions import headline
 from r2v_core.config.schema import SLM
 from r2v_core.trajectory import Observation, Step
 
@@ -20,8 +21,9 @@ def render_prompt(
 ) -> str:
     """The prompt for the next action, ending where the assistant's turn begins.
 
-    Shows the goal, the last ``slm.history_steps`` actions, the feedback to the latest one, and the present state. If
-    that exceeds ``slm.max_prompt_tokens``, history goes first, then the state is cut from its end.
+    Shows the goal, the last ``slm.history_steps`` actions (of programs the first line), the feedback to the latest one,
+    and the present state. If that exceeds ``slm.max_prompt_tokens``, history goes first, then the state is cut from its
+    end.
     """
     for shown in range(min(slm.history_steps, len(history)), -1, -1):
         text = _render(tokenizer, instructions, goal, history, shown, observation.feedback, observation.state)
@@ -48,7 +50,7 @@ def _render(
 ) -> str:
     lines = [f"Goal: {goal}"]
     if shown:
-        lines.append("Done: " + "; ".join(step.action for step in history[-shown:]))
+        lines.append("Done: " + "; ".join(headline(step.action) for step in history[-shown:]))
     if feedback:
         lines.append(f"Result: {feedback}")
     lines.append(state)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2v_core.agent.proposer import Proposer
+from r2v_core.benchmarks import action_reader
+from r2v_core.benchmarks.actions import headline
 from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.digest import digest_of, rng
 from r2v_core.errors import R2VError
@@ -160,7 +162,8 @@ def run(ctx: StageContext) -> StageResult:
     path = ctx.run_dir / FILE
     rows = _read_rows(path)
     if any(state.key not in rows for state in states):
-        policy = Policy.load(ctx.config.slm, ctx.cache, ctx.inputs["policy"].artifact("adapter"))
+        adapter = ctx.inputs["policy"].artifact("adapter")
+        policy = Policy.load(ctx.config.slm, ctx.cache, adapter, action_reader(ctx.partition.benchmark))
         verifier = Verifier.load(ctx.inputs["verifier"].directory, ctx.config.slm, ctx.cache)
         proposer = Proposer(policy, verifier, config, ctx.seed)
         known = set(rows)
@@ -225,8 +228,8 @@ def _preview(rows: Sequence[CandidateRow], counts: dict[str, float]) -> str:
         for candidate in row.candidates:
             score = "" if candidate.score is None else f"{candidate.score:.2f}"
             lines.append(
-                f"| `{row.expert_action}` | `{candidate.text}` | {candidate.logprob:.2f} | {score} "
-                f"| {candidate.progress} |"
+                f"| `{headline(str(row.expert_action))}` | `{headline(candidate.text)}` | {candidate.logprob:.2f} "
+                f"| {score} | {candidate.progress} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from r2v_core.agent.loop import Choice, Job, Live, play
+from r2v_core.benchmarks.actions import headline
 from r2v_core.benchmarks.base import Task
 from r2v_core.config.schema import Collection
 from r2v_core.digest import rng
@@ -43,7 +44,7 @@ class Collector:
     instructions: str
     seed: int
     _offered: dict[str, set[str]] = field(default_factory=dict)
-    """Episode → every action that was admissible at some step of it so far."""
+    """Episode → every action that was open at some step of it so far."""
 
     def decide(self, live: Sequence[Live]) -> list[Choice]:
         """Explore where the mode says so; ask the teacher for all others at once; label alternatives."""
@@ -71,7 +72,7 @@ class Collector:
         return choices
 
     def _explore(self, one: Live, draw: np.random.Generator) -> str | None:
-        """A random admissible action where this step is exploratory, else None."""
+        """A random action, admissible or a slip, where this step is exploratory, else None."""
         mode = one.job.metadata["mode"]
         starts = rng(self.seed, "collect-start", one.job.episode_id).integers(1, self.config.explore_start_steps + 1)
         if mode == "expert":
@@ -82,13 +83,13 @@ class Collector:
             probability = 1.0 if one.step < starts else self.config.explore_prob
         if draw.random() >= probability:
             return None
-        admissible = one.environment.admissible()
-        return str(draw.choice(admissible)) if admissible else None
+        choices = _open_to(one)
+        return str(draw.choice(choices)) if choices else None
 
     def _alternatives(self, one: Live, action: str, draw: np.random.Generator) -> dict[str, bool]:
-        """Other actions with their worth: admissible ones, and ones that were so earlier (a typical slip)."""
+        """Other actions with their worth: those open at this step, and ones that were so earlier (a typical slip)."""
         offered = self._offered.setdefault(one.job.episode_id, set())
-        offered.update(one.environment.admissible())
+        offered.update(_open_to(one))
         others = sorted(offered - {action})
         picked = [str(other) for other in draw.permutation(others)[: self.config.alternatives]] if others else []
         labelled = {other: one.environment.peek(other) for other in picked}
@@ -96,6 +97,11 @@ class Collector:
 
     def _situation(self, one: Live) -> Situation:
         return Situation(one.environment, self.instructions, one.job.task.goal, one.history, one.seen)
+
+
+def _open_to(one: Live) -> list[str]:
+    """What exploration may play at this step."""
+    return [*one.environment.admissible(), *one.environment.slips()]
 
 
 def plan_jobs(tasks: Sequence[Task], config: Collection) -> list[Job]:
@@ -160,7 +166,7 @@ def _preview(episodes: Sequence[Episode]) -> str:
             lines.append(f"| {mode} | {len(chosen)} | {success:.1%} | {steps:.1f} |")
     first = episodes[0]
     lines += ["", f"**{first.task_id}** — {first.goal}", ""]
-    lines += [f"{step.index + 1}. `{step.action}` ({step.actor})" for step in first.steps]
+    lines += [f"{step.index + 1}. `{headline(step.action)}` ({step.actor})" for step in first.steps]
     return "\n".join(lines) + "\n"
 
 

@@ -8,6 +8,7 @@ from r2v_core.agent.loop import Job, play
 from r2v_core.agent.proposer import Proposer
 from r2v_core.agent.routed import RoutedAgent
 from r2v_core.agent.rules import Rule
+from r2v_core.benchmarks import action_reader
 from r2v_core.digest import digest_of
 from r2v_core.models.policy import Policy
 from r2v_core.models.verifier import Verifier
@@ -38,7 +39,7 @@ def shared_proposer(ctx: StageContext) -> Proposer:
         ctx.report.log("loading policy and verifier" if verifier else "loading the policy")
         _PROPOSERS.clear()
         _PROPOSERS[key] = Proposer(
-            Policy.load(config.slm, ctx.cache, policy.artifact("adapter")),
+            Policy.load(config.slm, ctx.cache, policy.artifact("adapter"), action_reader(ctx.partition.benchmark)),
             Verifier.load(verifier.directory, config.slm, ctx.cache) if verifier else None,
             config.candidates,
             ctx.seed,

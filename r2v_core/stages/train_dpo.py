@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from r2v_core.benchmarks.actions import headline
 from r2v_core.manifest import write_atomic
 from r2v_core.models.hub import load_tokenizer
 from r2v_core.stages import processes
@@ -126,7 +127,7 @@ def _preview(pairs: Sequence[Pair], counts: Mapping[str, float]) -> str:
         if f"{key}_first" in counts:
             lines.append(f"| {label} | {counts[f'{key}_first']:.3f} | {counts[f'{key}_last']:.3f} |")
     lines += ["", "| chosen | rejected |", "| --- | --- |"]
-    lines += [f"| `{pair.chosen}` | `{pair.rejected}` |" for pair in pairs[:8]]
+    lines += [f"| `{headline(pair.chosen)}` | `{headline(pair.rejected)}` |" for pair in pairs[:8]]
     return "\n".join(lines) + "\n"
 
 

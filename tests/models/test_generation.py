@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from r2v_core.benchmarks.actions import code, one_line
 from r2v_core.models.encoding import encode
-from r2v_core.models.generation import _decode
+from r2v_core.models.generation import _candidates, _decode, _Samples
 from r2v_core.models.policy import Policy
+from r2v_core.models.prompt import render_prompt
+from r2v_core.trajectory import Observation, Step
 
 PROMPTS = [
     "You play a game.\nGoal: take the key.\nYou are in a kitchen.",
@@ -69,3 +72,34 @@ def test_log_probabilities_and_entropies_are_those_of_the_model(policy):
         for t, token in enumerate(ids):  # each token is where its uniform number falls
             assert cumulative[t, token] >= uniform[row, t] - 1e-5
             assert token == 0 or cumulative[t, token - 1] <= uniform[row, t] + 1e-5
+
+
+PROGRAM = "def f(x):\n    return [x]"
+
+
+@pytest.mark.parametrize(
+    ("read", "texts"), [(one_line, ["def f(x): return [x]", "go east"]), (code, [PROGRAM, "go east"])]
+)
+def test_sampled_tokens_become_actions_of_the_benchmarks_form(policy, read, texts):
+    rows = [policy.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (PROGRAM, " go east\n")]
+    width = max(map(len, rows))
+    samples = _Samples(
+        tokens=torch.tensor([row + [policy.tokenizer.eos_token_id] * (width - len(row)) for row in rows]),
+        lengths=torch.tensor([len(row) for row in rows]),
+        logprob=torch.zeros(2),
+        entropy=torch.zeros(2),
+    )
+    (candidates,) = _candidates(policy.tokenizer, samples, 1, 2, read)
+    assert [candidate.text for candidate in candidates] == texts
+
+
+def test_a_policy_reads_what_it_samples_as_it_was_told(tiny_slm, model_cache):
+    shouting = Policy.load(tiny_slm, model_cache, read=lambda reply: f"<{reply}>")
+    assert all(c.text[0] + c.text[-1] == "<>" for row in sample(shouting) for c in row)
+
+
+def test_programs_played_before_take_one_line_of_the_prompt_each(policy):
+    seen = Observation(state="There is no program yet.")
+    played = [Step(index=i, observation=seen, action=a, actor="slm") for i, a in enumerate([PROGRAM, "run", "look"])]
+    prompt = render_prompt(policy.tokenizer, policy.slm, "Write.", "Write f.", played, seen)
+    assert "Done: def f(x): …; run; look\n" in prompt

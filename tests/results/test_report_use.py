@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.trajectory import Episode
+from r2v_core.trajectory import Candidate, Episode
 from tests.results.chromium import Keys, Page, chromium
 from tests.results.reports import address, name_of, open_name, write_report
 
@@ -221,3 +221,33 @@ def test_five_thousand_episodes(traces: list[Episode], tmp_path: Path) -> None:
         )
         assert page.run("return document.querySelectorAll('#list .item').length") < 100
         assert page.console() == []
+
+
+def test_programs_keep_their_lines_where_they_are_read_and_take_one_elsewhere(
+    make_episodes: Make, tmp_path: Path
+) -> None:
+    program = "def f(x):\n    if x:\n        return 1\n    return [x]"
+    episodes = []
+    for episode in make_episodes(conditions=("noisy",), tasks=2, zs=1, methods=("r2v",)):
+        candidates = [Candidate(text=program, logprob=-1.0, n_tokens=9, entropy=0.1, progress=True)]
+        steps = [
+            step.model_copy(
+                update={
+                    "action": program,
+                    "expert_action": f"{program}\n",
+                    "decision": step.decision.model_copy(update={"candidates": candidates, "chosen": 0}),  # type: ignore[union-attr]
+                }
+            )
+            for step in episode.steps
+        ]
+        episodes.append(episode.model_copy(update={"steps": steps}))
+    path = write_report(episodes, tmp_path)
+    with chromium(tmp_path / "profile") as driver:
+        page = Page(driver, path)
+        page.open(address(episodes[0], step=2))
+        shown = "return document.querySelector(arguments[0]).innerText"
+        for selector in ("#first .action", "#first .candidates th[scope=row]"):
+            assert program in page.run(shown, selector), selector
+        assert "Actions before: def f(x): …" in page.text("#first .earlier")
+        labels = page.run("return [...document.querySelectorAll('#first .chip')].map((one) => one.ariaLabel)")
+        assert all("def f(x): …" in label and "\n" not in label for label in labels)

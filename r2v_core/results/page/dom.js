@@ -30,3 +30,5 @@ const byId = (id) => document.getElementById(id);
 const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const units = (value) => value.toLocaleString("en", { maximumFractionDigits: 2 });
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+/** An action in one line: itself, or a program's first line. */
+const headline = (action) => (action.includes("\n") ? `${action.split("\n", 1)[0]} …` : action);

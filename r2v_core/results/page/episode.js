@@ -69,7 +69,7 @@ class EpisodeColumn {
     const [mark, words_, good] = outcomeOf(step);
     const struckBy = step.noise.map(({ family }) => family).join(", ");
     const tone = good === null ? "" : good ? " good" : " bad";
-    const label = [`Step ${at + 1}`, `${actor}: ${step.action}`, words_, struckBy && `noise: ${struckBy}`, parts && "here the two part"];
+    const label = [`Step ${at + 1}`, `${actor}: ${headline(step.action)}`, words_, struckBy && `noise: ${struckBy}`, parts && "here the two part"];
     return button(
       {
         class: `chip ${step.actor}${parts ? " parting" : ""}`,

@@ -62,7 +62,7 @@ function seenText(clean, seen, view) {
 
 function earlier(episode, at) {
   if (at === 0) return null;
-  const actions = episode.steps.slice(0, at).map(({ action, executed }) => (executed ? action : `${action} (swallowed)`));
+  const actions = episode.steps.slice(0, at).map(({ action, executed }) => (executed ? headline(action) : `${headline(action)} (swallowed)`));
   return el("p", { class: "earlier muted" }, `Actions before: ${actions.join(" → ")}`);
 }
 
