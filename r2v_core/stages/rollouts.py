@@ -14,7 +14,7 @@ from r2v_core.models.verifier import Verifier
 from r2v_core.perturbations import make_noise
 from r2v_core.stages.spec import StageContext
 from r2v_core.stages.task_suite import open_benchmark
-from r2v_core.teachers import make_teacher
+from r2v_core.stages.teaching import open_teacher
 from r2v_core.trajectory import Episode
 
 _PROPOSERS: dict[str, Proposer] = {}
@@ -54,9 +54,9 @@ def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Seq
             return
         config = ctx.config
         benchmark = open_benchmark(config)
+        teacher = open_teacher(ctx)
         proposer = shared_proposer(ctx)
         asked, computed = proposer.asked, proposer.computed
-        teacher = make_teacher(ctx.partition.teacher, config.teacher.options)
         proposer.scope(digest_of(sorted({(job.task.task_id, job.z or 0, job.replicate) for job in jobs})))
         agent = RoutedAgent(proposer, teacher, rules, config.agent, config.slm, benchmark.instructions)
         yield from play(

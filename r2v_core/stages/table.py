@@ -40,7 +40,7 @@ class Stage:
         return (module,) if module.endswith(f".{self.name}") else (module, self.name.removeprefix(ablations.PREFIX))
 
 
-_ROLLOUT = ("benchmark", "teacher", "slm", "perturbations", "candidates", "agent")
+_ROLLOUT = ("benchmark", "teacher.options", "slm", "perturbations", "candidates", "agent")
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -59,7 +59,7 @@ STAGES: dict[str, Stage] = {
             "r2v_core.stages.collect:run",
             "Collect teacher trajectories, with exploratory starts and labelled alternatives",
             (("tasks", "task_suite"),),
-            ("benchmark", "teacher", "collection"),
+            ("benchmark", "teacher.options", "collection"),
             "data",
             shared=True,
         ),

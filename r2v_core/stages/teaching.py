@@ -1,0 +1,37 @@
+"""The teacher of a stage: opened before any work, and its use counted at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from r2v_core.stages import processes
+from r2v_core.stages.spec import StageContext
+from r2v_core.teachers import make_teacher
+from r2v_core.teachers.base import Teacher
+from r2v_core.teachers.budget import usage_counts
+from r2v_core.teachers.place import Place
+from r2v_core.trajectory import Episode
+
+
+def open_teacher(ctx: StageContext) -> Teacher:
+    """The partition's teacher, with what the run's earlier attempts asked of it counted.
+
+    Raises:
+        R2VError: if it can't be asked from here (no key, no package, no such model).
+    """
+    place = Place(
+        project=ctx.project,
+        cache=ctx.cache,
+        run_dir=ctx.run_dir,
+        rank=processes.rank(),
+        processes=processes.count(),
+        log=ctx.report.log,
+    )
+    return make_teacher(ctx.partition.teacher, ctx.config.teacher.options, ctx.config.teacher.limits, place)
+
+
+def count_usage(ctx: StageContext, episodes: Sequence[Episode]) -> dict[str, float]:
+    """For the manifest: what was asked of a teacher's API, and how many of its replies were no usable action."""
+    counts = usage_counts(ctx.run_dir)
+    malformed = sum(step.malformed is not None for episode in episodes for step in episode.steps)
+    return counts | ({"teacher_malformed": malformed} if counts or malformed else {})
