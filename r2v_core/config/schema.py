@@ -75,6 +75,14 @@ class Teacher(Section):
     limits: TeacherLimits = Field(default_factory=TeacherLimits)
 
 
+class Judge(Section):
+    """A language model that scores candidate actions in the trained verifier's place."""
+
+    teacher: str = Field("gpt-4o-mini", description="a teacher's name, as in partitions")
+    options: dict[str, Any] = Field(default_factory=dict, description="provider-specific, checked by the provider")
+    limits: TeacherLimits = Field(default_factory=TeacherLimits, description="its own, beside the teacher's")
+
+
 class SLM(Section):
     """The small language model."""
 
@@ -264,6 +272,9 @@ class Candidates(Section):
     batch_size: Positive = Field(24, description="states generated for together")
     max_states: Count = Field(160, description="states of stage 4; 0: all")
     rank_by: Literal["environment", "verifier"] = "environment"
+    scored_by: Literal["verifier", "judge"] = Field(
+        "verifier", description="verifier: the trained one; judge: the language model of the section judge"
+    )
 
 
 class Agent(Section):
@@ -314,6 +325,7 @@ class Config(Section):
     paths: Paths = Field(default_factory=Paths)
     benchmark: Benchmark = Field(default_factory=Benchmark)
     teacher: Teacher = Field(default_factory=Teacher)
+    judge: Judge = Field(default_factory=Judge)
     slm: SLM = Field(default_factory=SLM)
     collection: Collection = Field(default_factory=Collection)
     perturbations: Perturbations = Field(default_factory=Perturbations)

@@ -212,6 +212,8 @@ def plan(
     project = project or project_root()
     stage = get_stage(stage_name)
     check_teacher(partition.teacher, loaded.config.teacher.options, project)
+    if loaded.config.candidates.scored_by == "judge":
+        check_teacher(loaded.config.judge.teacher, loaded.config.judge.options, project, role="judge")
     if loaded.config.benchmark.name != partition.benchmark:
         raise R2VError(
             f"partition '{partition.key}' is of benchmark '{partition.benchmark}', but {loaded.path} sets "

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from r2v_core.errors import R2VError
 from r2v_core.stages import processes
 from r2v_core.stages.spec import StageContext
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Teacher
 from r2v_core.teachers.budget import usage_counts
+from r2v_core.teachers.chat import ChatTeacher
+from r2v_core.teachers.judge import Judge
 from r2v_core.teachers.place import Place
 from r2v_core.trajectory import Episode
 
@@ -19,15 +22,33 @@ def open_teacher(ctx: StageContext) -> Teacher:
     Raises:
         R2VError: if it can't be asked from here (no key, no package, no such model).
     """
-    place = Place(
+    config = ctx.config.teacher
+    return make_teacher(ctx.partition.teacher, config.options, config.limits, _place(ctx, "teacher"))
+
+
+def open_judge(ctx: StageContext) -> Judge:
+    """The language model that scores candidates, where ``candidates.scored_by`` says ``judge``.
+
+    Raises:
+        R2VError: if it can't be asked from here, or is no language model.
+    """
+    config = ctx.config.judge
+    model = make_teacher(config.teacher, config.options, config.limits, _place(ctx, "judge"))
+    if not isinstance(model, ChatTeacher):
+        raise R2VError(f"judge.teacher: '{config.teacher}' is no language model; choose another teacher's name")
+    return Judge(model.ask, ctx.report.log)
+
+
+def _place(ctx: StageContext, role: str) -> Place:
+    return Place(
         project=ctx.project,
         cache=ctx.cache,
         run_dir=ctx.run_dir,
         rank=processes.rank(),
         processes=processes.count(),
         log=ctx.report.log,
+        role=role,
     )
-    return make_teacher(ctx.partition.teacher, ctx.config.teacher.options, ctx.config.teacher.limits, place)
 
 
 def count_usage(ctx: StageContext, episodes: Sequence[Episode]) -> dict[str, float]:

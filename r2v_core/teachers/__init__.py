@@ -34,13 +34,16 @@ def teacher_identity(name: str, project: Path) -> tuple[str, str]:
     return entry.provider, entry.model
 
 
-def check_teacher(name: str, options: dict[str, Any], project: Path) -> None:
+def check_teacher(name: str, options: dict[str, Any], project: Path, role: str = "teacher") -> None:
     """Refuse an unknown teacher and options that its provider does not have, without importing anything of it.
+
+    Args:
+        role: the config section that says so, for messages.
 
     Raises:
         R2VError: naming what is wrong.
     """
-    check_options(find_teacher(name, project).provider, options)
+    check_options(find_teacher(name, project).provider, options, f"{role}.options")
 
 
 def make_teacher(name: str, options: dict[str, Any], limits: TeacherLimits, place: Place) -> Teacher:
@@ -52,6 +55,6 @@ def make_teacher(name: str, options: dict[str, Any], limits: TeacherLimits, plac
     entry = find_teacher(name, place.project)
     module, _, function = MAKERS[entry.provider].partition(":")
     teacher: Teacher = getattr(import_module(module), function)(
-        name, entry, check_options(entry.provider, options), limits, place
+        name, entry, check_options(entry.provider, options, f"{place.role}.options"), limits, place
     )
     return teacher

@@ -168,7 +168,7 @@ class Api:
                     return self._once(talk)
         except Transient as error:
             raise R2VError(
-                f"{self.where}: {error}, in {limits.attempts} attempts (teacher.limits.attempts); see that the server "
+                f"{self.where}: {error}, in {limits.attempts} attempts; see that the server "
                 "runs and is reachable, then run the same command again: nothing is asked twice"
             ) from None
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -196,7 +196,9 @@ def make(name: str, entry: TeacherEntry, options: ApiOptions, limits: TeacherLim
     if price is None:
         missing = f"configs/prices.yaml has no price of {entry.provider} model '{entry.model}'"
         if limits.budget_usd:
-            raise R2VError(f"teacher.limits.budget_usd can't be kept: {missing}; add it, or limit budget_calls instead")
+            raise R2VError(
+                f"{place.role}.limits.budget_usd can't be kept: {missing}; add it, or limit budget_calls instead"
+            )
         place.log(f"warning: {missing}: what this run costs is unknown")
     client: Client
     if isinstance(options, OpenAIOptions):
@@ -209,7 +211,7 @@ def make(name: str, entry: TeacherEntry, options: ApiOptions, limits: TeacherLim
         options,
         limits,
         ReplyCache(place.cache / "replies"),
-        Budget(place.run_dir, limits.budget_calls, limits.budget_usd, place.rank, place.processes),
+        Budget(place.run_dir, limits.budget_calls, limits.budget_usd, place.rank, place.processes, place.role),
         price,
         place.log,
     )

@@ -12,8 +12,6 @@ from pathlib import Path
 from r2v_core.errors import R2VError
 from r2v_core.manifest import write_atomic
 
-PATTERN = "teacher_usage*.json"
-
 
 class BudgetSpent(R2VError):
     """The run may ask no more. It ends as ``partial``; with a larger budget the same command takes it up again."""
@@ -37,14 +35,18 @@ class Usage:
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def read_usage(run_dir: Path) -> Usage:
-    """What all processes of a run have asked so far.
+def _files(run_dir: Path, role: str) -> list[Path]:
+    return sorted(run_dir.glob(f"{role}_usage*.json"))
+
+
+def read_usage(run_dir: Path, role: str = "teacher") -> Usage:
+    """What all processes of a run have asked of its teacher (or its judge) so far.
 
     Raises:
         R2VError: if a file of it is damaged: without it a budget can't be kept.
     """
     total = Usage()
-    for path in sorted(run_dir.glob(PATTERN)):
+    for path in _files(run_dir, role):
         total += _read(path)
     return total
 
@@ -57,10 +59,13 @@ def _read(path: Path) -> Usage:
 
 
 def usage_counts(run_dir: Path) -> dict[str, float]:
-    """The usage as a manifest's counts, ``teacher_calls`` and so on; empty where no API was asked."""
-    if not any(run_dir.glob(PATTERN)):
-        return {}
-    return {f"teacher_{name}": value for name, value in asdict(read_usage(run_dir)).items()}
+    """The usage as a manifest's counts, ``teacher_calls`` and so on; nothing for a role whose API was not asked."""
+    return {
+        f"{role}_{name}": value
+        for role in ("teacher", "judge")
+        if _files(run_dir, role)
+        for name, value in asdict(read_usage(run_dir, role)).items()
+    }
 
 
 @dataclass
@@ -77,11 +82,14 @@ class Budget:
     """Dollars allowed to the whole run; 0: no limit."""
     rank: int = 0
     processes: int = 1
+    role: str = "teacher"
     own: Usage = field(init=False)
 
     def __post_init__(self) -> None:
-        self._file = self.run_dir / (f"teacher_usage.part{self.rank}.json" if self.rank else "teacher_usage.json")
-        spent = read_usage(self.run_dir)
+        self._file = self.run_dir / (
+            f"{self.role}_usage.part{self.rank}.json" if self.rank else f"{self.role}_usage.json"
+        )
+        spent = read_usage(self.run_dir, self.role)
         self.own = _read(self._file) if self._file.exists() else Usage()
         left = max(self.calls - spent.calls, 0)
         share = left // self.processes + (self.rank < left % self.processes)
@@ -134,13 +142,13 @@ class Budget:
         return calls and (self._usd_left is None or self._usd_left >= highest_usd)
 
     def _explain(self, highest_usd: float) -> str:
-        spent = read_usage(self.run_dir)
+        spent = read_usage(self.run_dir, self.role)
         again = "raise it and run the same command again: nothing is asked twice"
         if self._calls_left is not None and self._calls_left <= 0:
-            return f"teacher.limits.budget_calls: the run's {self.calls} teacher calls are used up; {again}"
+            return f"{self.role}.limits.budget_calls: the run's {self.calls} {self.role} calls are used up; {again}"
         return (
-            f"teacher.limits.budget_usd: ${spent.spent_usd:.4f} of ${self.usd:g} are spent, and the next teacher call "
-            f"may cost ${highest_usd:.4f}; {again}"
+            f"{self.role}.limits.budget_usd: ${spent.spent_usd:.4f} of ${self.usd:g} are spent, and the next "
+            f"{self.role} call may cost ${highest_usd:.4f}; {again}"
         )
 
     def _book(self, item: Usage) -> None:

@@ -57,7 +57,7 @@ class Endpoint:
     key: str = field(repr=False)
 
     def __str__(self) -> str:
-        return f"teacher model '{self.model}' at {self.base_url}"
+        return f"model '{self.model}' at {self.base_url}"
 
     def redacted(self, text: str) -> str:
         """A text from outside, without the key should it be repeated there."""
@@ -114,7 +114,7 @@ def translated(sdk: Any, where: Endpoint) -> Iterator[None]:
     try:
         yield
     except sdk.APITimeoutError:
-        raise Transient("no answer within teacher.limits.timeout_s") from None
+        raise Transient("no answer in time (limits.timeout_s)") from None
     except sdk.APIConnectionError as error:
         cause = error.__cause__ or error
         raise Transient(f"connection failed ({where.redacted(str(cause) or type(cause).__name__)})") from None

@@ -57,7 +57,7 @@ OPTIONS: dict[Provider, type[Section]] = {
 """Provider → the model that its options are checked against."""
 
 
-def check_options(provider: Provider, options: dict[str, Any]) -> Section:
+def check_options(provider: Provider, options: dict[str, Any], key: str = "teacher.options") -> Section:
     """Checked options of a provider, defaults filled in.
 
     Raises:
@@ -69,6 +69,6 @@ def check_options(provider: Provider, options: dict[str, Any]) -> Section:
     except ValidationError as error:
         if not model.model_fields:
             named = ", ".join(sorted(options))
-            raise R2VError(f"teacher.options: the provider '{provider}' has no options; remove {named}") from None
-        wrong = explain(error, schema_keys(model, "teacher.options"), "teacher.options")
-        raise R2VError("\n".join(f"{key} (provider {provider}): {what}" for key, what in wrong.items())) from None
+            raise R2VError(f"{key}: the provider '{provider}' has no options; remove {named}") from None
+        wrong = explain(error, schema_keys(model, key), key)
+        raise R2VError("\n".join(f"{name} (provider {provider}): {what}" for name, what in wrong.items())) from None

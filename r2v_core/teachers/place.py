@@ -22,3 +22,5 @@ class Place:
     rank: int = 0
     processes: int = 1
     log: Callable[[str], None] = _to_stderr
+    role: str = "teacher"
+    """The config section that the model's options and limits stand in: ``teacher`` or ``judge``."""
