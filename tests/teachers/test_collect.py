@@ -36,7 +36,7 @@ defaults: [textworld/clean]
 name: small
 benchmark:
   max_steps: 4
-  splits: {train: 1}
+  splits: {train: 1, router: 1, validation: 1, test: 1}
   options:
     goals: [detailed]
     mix: [{family: custom, rooms: 2, objects: 3, quest_length: 2}]

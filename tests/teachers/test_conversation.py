@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2v_core.teachers.conversation import Reading, conversation, correction, read_action
@@ -56,18 +56,21 @@ ACTIONS = st.text(st.characters(categories=["L", "N"], include_characters=" ,.-'
 WRAPPED = ["{}", "<action>{}</action>", "So:\n<action>\n{}\n</action>", "```\n{}\n```", "`{}`", '"{}"', "Action: {}"]
 
 
+@settings(deadline=None)
 @given(action=ACTIONS, form=st.sampled_from(WRAPPED), reasoning=st.sampled_from(["", "<think>hm\nhm</think>\n"]))
 def test_however_it_is_wrapped(action: str, form: str, reasoning: str) -> None:
     if read_action(action).action == action:  # 'action: x' is a labelled action itself
         assert read_action(reasoning + form.format(action)) == Reading(action)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_reply_can_be_read(reply: str) -> None:
     reading = read_action(reply)
     assert reading.problem or reading.action
 
 
+@settings(deadline=None)
 @given(shown=st.integers(0, 5), done=st.integers(0, 5), blank=st.booleans())
 def test_turns_alternate_and_are_never_empty(shown: int, done: int, blank: bool) -> None:
     history = [step(i, "" if blank else f"act {i}", "" if blank else f"state {i}") for i in range(done)]

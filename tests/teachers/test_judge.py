@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2v_core.agent.proposer import score_candidates
@@ -59,11 +59,13 @@ PROBABILITY = st.floats(0, 1) | st.integers(0, 1)
 PAIRS = st.lists(st.tuples(PROBABILITY, PROBABILITY), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(pairs=PAIRS, before=st.sampled_from(["", "Scores [of 2]:\n", "```json\n"]), after=st.sampled_from(["", " []"]))
 def test_any_scores_are_read_back(pairs: list[tuple[float, float]], before: str, after: str) -> None:
     assert read_scores(before + json.dumps(pairs) + after, len(pairs)) == pairs
 
 
+@settings(deadline=None)
 @given(st.text() | st.text("[]0123456789,. "), st.integers(1, 3))
 def test_anything_else_is_read_as_scores_or_as_nothing(reply: str, count: int) -> None:
     found = read_scores(reply, count)
