@@ -96,13 +96,13 @@ def by_hand(project: Path, games: Path, teacher: str, *overrides: str) -> subpro
 
 
 def test_a_local_model_teaches(project: Path, collect: Collect) -> None:
-    manifest = collect("smollm2")
+    manifest = collect("smollm2", "teacher.options.max_tokens=12")
     assert (manifest.status, manifest.provider, manifest.model) == ("done", "local", "smollm2-135m-instruct")
     played = [step for episode in episodes(project, manifest) for step in episode.steps if step.actor == "teacher"]
     assert played and all(step.tokens_in > 50 and step.tokens_out > 0 and step.cost_usd == 0 for step in played)
     explored = [step for episode in episodes(project, manifest) for step in episode.steps if step.actor == "explore"]
     assert explored and all(step.expert_action is None for step in explored), "its pupil learns from nobody else"
-    again = collect("smollm2", resume=False)
+    again = collect("smollm2", "teacher.options.max_tokens=12", resume=False)
     assert again.run_id != manifest.run_id and again.digest == manifest.digest
 
 
