@@ -28,6 +28,11 @@ def run_metadata(manifest: RunManifest, run_dir: Path) -> dict[str, dg.MetadataV
         "wall_time_s": dg.MetadataValue.float(manifest.wall_time_s),
         "cost_usd": dg.MetadataValue.float(manifest.cost_usd),
     }
+    if unpriced := manifest.counts.get("teacher_unpriced"):
+        metadata["cost_usd"] = dg.MetadataValue.text(
+            f"unknown: configs/prices.yaml has no price of {manifest.provider} model '{manifest.model}' "
+            f"({unpriced:.0f} calls)"
+        )
     if manifest.config_path:
         metadata["config"] = dg.MetadataValue.path(manifest.config_path)
     metadata |= lineage_metadata(manifest)

@@ -100,6 +100,9 @@ class Step(Record):
         default_factory=dict, description="other actions at this state → would they make progress"
     )
     decision: Decision | None = None
+    malformed: str | None = Field(
+        default=None, description="why the teacher's reply was no usable action; 'action' is then the best guess"
+    )
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float = Field(default=0.0, description="cost units of this step (SLM step 1, teacher step 50)")
@@ -158,6 +161,8 @@ def episode_content(episode: Episode) -> dict[str, Any]:
     content = episode.model_dump(mode="json")
     for step in content["steps"]:
         step.pop("latency_s")
+        if step["malformed"] is None:
+            del step["malformed"]  # as in episodes that were written before there was such a field
     content["metadata"] = {k: v for k, v in content["metadata"].items() if k not in VOLATILE_METADATA}
     return content
 

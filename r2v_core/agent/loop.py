@@ -66,6 +66,7 @@ class Choice:
     decision: Decision | None = None
     expert_action: str | None = None
     alternatives: dict[str, bool] = field(default_factory=dict)
+    malformed: str | None = None
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float = 0.0
@@ -188,6 +189,7 @@ def _advance(episode: Live, choice: Choice, noise: Noise) -> None:
             perturbations=records,
             alternatives=choice.alternatives,
             decision=_labelled(choice.decision, progress if unplayed is None else label),
+            malformed=choice.malformed,
             tokens_in=choice.tokens_in,
             tokens_out=choice.tokens_out,
             cost=choice.cost,

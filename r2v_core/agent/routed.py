@@ -109,6 +109,7 @@ class RoutedAgent:
         return replace(
             choice,
             action=advice.action,
+            malformed=advice.detail.get("malformed"),
             tokens_in=choice.tokens_in + advice.tokens_in,
             tokens_out=choice.tokens_out + advice.tokens_out,
             cost=choice.cost + self.agent.cost_teacher,

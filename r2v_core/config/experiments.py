@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from r2v_core.config.explain import explain, schema_keys, shown
 from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError, nearest
 from r2v_core.partition import Partition
-from r2v_core.teachers import TEACHERS
+from r2v_core.teachers.names import FILE, TeacherEntry, known_teachers
 
 DEFAULT_PATH = Path("configs/experiments.yaml")
 
@@ -46,10 +47,11 @@ def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
             f"{path}: expected one key, 'experiments', with entries such as "
             '"textworld:expert": {config: mrp.yaml, seeds: [1, 2, 3]}'
         )
+    teachers = known_teachers(path.parent / FILE.name)
     experiments: dict[str, Experiment] = {}
     problems: list[str] = []
     for name, entry in entries.items():
-        experiment, wrong = _check(name, entry, path.parent)
+        experiment, wrong = _check(name, entry, path.parent, teachers)
         where = f"{path}:{file.lines.get(f'experiments.{name}', 1)}"
         problems += [f"{where}: experiment '{name}': {problem}" for problem in wrong]
         if experiment is not None:
@@ -59,8 +61,10 @@ def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
     return experiments
 
 
-def _check(name: str, entry: Any, directory: Path) -> tuple[Experiment | None, list[str]]:
-    problems = _name_problems(name)
+def _check(
+    name: str, entry: Any, directory: Path, teachers: Mapping[str, TeacherEntry]
+) -> tuple[Experiment | None, list[str]]:
+    problems = _name_problems(name, teachers)
     if not isinstance(entry, dict):
         return None, [*problems, f"expected {{config: …, seeds: […]}}, not {shown(entry)}"]
     try:
@@ -78,7 +82,7 @@ def _check(name: str, entry: Any, directory: Path) -> tuple[Experiment | None, l
     return experiment.model_copy(update={"config": config}), problems
 
 
-def _name_problems(name: str) -> list[str]:
+def _name_problems(name: str, teachers: Mapping[str, TeacherEntry]) -> list[str]:
     try:
         partition = Partition.parse(f"{name}|0")
     except R2VError:
@@ -86,6 +90,6 @@ def _name_problems(name: str) -> list[str]:
     problems = []
     if partition.benchmark not in BENCHMARKS:
         problems.append(f"unknown benchmark '{partition.benchmark}'.{nearest(partition.benchmark, BENCHMARKS)}")
-    if partition.teacher not in TEACHERS:
-        problems.append(f"unknown teacher '{partition.teacher}'.{nearest(partition.teacher, TEACHERS)}")
+    if partition.teacher not in teachers:
+        problems.append(f"unknown teacher '{partition.teacher}'.{nearest(partition.teacher, teachers)}")
     return problems

@@ -55,10 +55,32 @@ class Benchmark(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="benchmark-specific, checked by the benchmark")
 
 
-class Teacher(Section):
-    """Limits on the teacher; who it is comes from the partition key."""
+class TeacherLimits(Section):
+    """How a teacher behind an API is asked, and how much of it. Nothing here decides what it answers."""
 
-    options: dict[str, Any] = Field(default_factory=dict, description="provider-specific")
+    concurrency: Positive = Field(8, description="requests under way at once")
+    timeout_s: float = Field(120.0, gt=0, description="seconds that one request may take")
+    attempts: Positive = Field(6, description="times that a request is made before the run fails")
+    backoff_s: float = Field(
+        1.0, gt=0, description="seconds: scale of the random pause after a failure, which doubles each time"
+    )
+    budget_calls: Count = Field(0, description="calls allowed per run; 0: no limit")
+    budget_usd: float = Field(0.0, ge=0, description="dollars allowed per run; 0: no limit")
+
+
+class Teacher(Section):
+    """The teacher; who it is comes from the partition key."""
+
+    options: dict[str, Any] = Field(default_factory=dict, description="provider-specific, checked by the provider")
+    limits: TeacherLimits = Field(default_factory=TeacherLimits)
+
+
+class Judge(Section):
+    """A language model that scores candidate actions in the trained verifier's place."""
+
+    teacher: str = Field("gpt-4o-mini", description="a teacher's name, as in partitions")
+    options: dict[str, Any] = Field(default_factory=dict, description="provider-specific, checked by the provider")
+    limits: TeacherLimits = Field(default_factory=TeacherLimits, description="its own, beside the teacher's")
 
 
 class SLM(Section):
@@ -250,6 +272,9 @@ class Candidates(Section):
     batch_size: Positive = Field(24, description="states generated for together")
     max_states: Count = Field(160, description="states of stage 4; 0: all")
     rank_by: Literal["environment", "verifier"] = "environment"
+    scored_by: Literal["verifier", "judge"] = Field(
+        "verifier", description="verifier: the trained one; judge: the language model of the section judge"
+    )
 
 
 class Agent(Section):
@@ -300,6 +325,7 @@ class Config(Section):
     paths: Paths = Field(default_factory=Paths)
     benchmark: Benchmark = Field(default_factory=Benchmark)
     teacher: Teacher = Field(default_factory=Teacher)
+    judge: Judge = Field(default_factory=Judge)
     slm: SLM = Field(default_factory=SLM)
     collection: Collection = Field(default_factory=Collection)
     perturbations: Perturbations = Field(default_factory=Perturbations)

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from r2v_core.agent.proposer import Proposer
+from r2v_core.agent.proposer import Proposer, Scorer, score_candidates
 from r2v_core.benchmarks import action_reader
 from r2v_core.benchmarks.actions import headline
 from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.digest import digest_of, rng
 from r2v_core.errors import R2VError
+from r2v_core.evaluation.agreement import agreement
 from r2v_core.manifest import write_atomic
 from r2v_core.models.policy import Policy
 from r2v_core.models.prompt import render_prompt
@@ -25,7 +26,9 @@ from r2v_core.stages import processes
 from r2v_core.stages.episodes import read_episodes
 from r2v_core.stages.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
+from r2v_core.stages.teaching import open_judge
 from r2v_core.store import JsonlStore
+from r2v_core.teachers.budget import usage_counts
 from r2v_core.training.preferences import CandidateRow
 from r2v_core.trajectory import Candidate, Episode
 
@@ -162,10 +165,10 @@ def run(ctx: StageContext) -> StageResult:
     path = ctx.run_dir / FILE
     rows = _read_rows(path)
     if any(state.key not in rows for state in states):
+        scorer: Scorer | None = open_judge(ctx) if config.scored_by == "judge" else None
         adapter = ctx.inputs["policy"].artifact("adapter")
         policy = Policy.load(ctx.config.slm, ctx.cache, adapter, action_reader(ctx.partition.benchmark))
-        verifier = Verifier.load(ctx.inputs["verifier"].directory, ctx.config.slm, ctx.cache)
-        proposer = Proposer(policy, verifier, config, ctx.seed)
+        proposer = Proposer(policy, scorer or _verifier(ctx), config, ctx.seed)
         known = set(rows)
         with JsonlStore(processes.own_file(path), CandidateRow) as store:
             for row in _rows(ctx, states, known, proposer, open_benchmark(ctx.config)):
@@ -176,13 +179,30 @@ def run(ctx: StageContext) -> StageResult:
         processes.gather(path, CandidateRow, row_key)
         rows = {row_key(row): row for row in JsonlStore(path, CandidateRow)}
     ordered = [rows[state.key] for state in states]
-    counts = _counts(ordered)
+    counts = _counts(ordered) | usage_counts(ctx.run_dir)
+    if config.scored_by == "judge":
+        counts |= compare(ordered, _verifier(ctx))
     write_atomic(ctx.run_dir / "preview.md", _preview(ordered, counts))
     return StageResult(
         digest=digest_of([row.model_dump(mode="json") for row in ordered]),
         artifacts={"candidates": FILE, "preview": "preview.md"},
         n_steps=len(ordered),
         counts=counts,
+    )
+
+
+def _verifier(ctx: StageContext) -> Verifier:
+    return Verifier.load(ctx.inputs["verifier"].directory, ctx.config.slm, ctx.cache)
+
+
+def compare(rows: Sequence[CandidateRow], verifier: Scorer) -> dict[str, float]:
+    """How far the judge that scored the rows agrees with the trained verifier, and each with the environment."""
+    plain = [[candidate.model_copy(update={"score_step": None}) for candidate in row.candidates] for row in rows]
+    trained = score_candidates(verifier, [row.prompt for row in rows], plain)
+    return agreement(
+        [[candidate.score or 0.0 for candidate in row.candidates] for row in rows],
+        [[candidate.score or 0.0 for candidate in candidates] for candidates in trained],
+        [[candidate.progress for candidate in row.candidates] for row in rows],
     )
 
 
@@ -224,6 +244,10 @@ def _preview(rows: Sequence[CandidateRow], counts: dict[str, float]) -> str:
         "| expert | candidate | log-prob | verifier | progress |",
         "| --- | --- | ---: | ---: | --- |",
     ]
+    if "judge_same_best" in counts:
+        names = ("judge_undecided", "judge_same_best", "judge_correlation", "judge_auc", "verifier_auc")
+        told = ", ".join(f"{name} {counts[name]:.2f}" for name in names if name in counts)
+        lines[1:1] = ["", f"Judge and trained verifier: {told}."]
     for row in rows[:4]:
         for candidate in row.candidates:
             score = "" if candidate.score is None else f"{candidate.score:.2f}"

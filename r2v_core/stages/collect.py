@@ -7,8 +7,8 @@ Three modes of episode on every training task, so that the data holds states on 
 - ``explore_all``: every step is random with a high probability to the end, so that episodes fail as well as succeed
   (the verifier's outcome labels come from these).
 
-At every step the expert's action is recorded where the benchmark has an expert, and a few other admissible actions
-with whether they would make progress.
+At every step the teacher's action is recorded where it is known (in exploratory steps: if the teacher is the
+benchmark's own expert), and a few other admissible actions with whether they would make progress.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from r2v_core.perturbations import Noise
 from r2v_core.stages.episodes import finish_episodes, record_episodes
 from r2v_core.stages.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
-from r2v_core.teachers import make_teacher
+from r2v_core.stages.teaching import count_usage, open_teacher
 from r2v_core.teachers.base import Situation, Teacher
 from r2v_core.trajectory import Episode
 
@@ -60,14 +60,19 @@ class Collector:
                 choice = Choice(
                     action=answer.action,
                     actor="teacher",
-                    expert_action=answer.action,
+                    expert_action=None if "malformed" in answer.detail else answer.action,
+                    malformed=answer.detail.get("malformed"),
                     tokens_in=answer.tokens_in,
                     tokens_out=answer.tokens_out,
                     cost_usd=answer.cost_usd,
                     latency_s=answer.latency_s,
                 )
             else:
-                choice = Choice(action=action, actor="explore", expert_action=one.environment.expert_action())
+                own = (
+                    self.teacher.provider == "env"
+                )  # another teacher's pupil learns nothing from the benchmark's expert
+                known = one.environment.expert_action() if own else None
+                choice = Choice(action=action, actor="explore", expert_action=known)
             choices.append(replace(choice, alternatives=self._alternatives(one, choice.action, draw)))
         return choices
 
@@ -118,9 +123,7 @@ def run(ctx: StageContext) -> StageResult:
     """Collect every job's episode into ``trajectories.jsonl``."""
     config = ctx.config.collection
     benchmark = open_benchmark(ctx.config)
-    collector = Collector(
-        make_teacher(ctx.partition.teacher, ctx.config.teacher.options), config, benchmark.instructions, ctx.seed
-    )
+    collector = Collector(open_teacher(ctx), config, benchmark.instructions, ctx.seed)
 
     def play_jobs(jobs: Sequence[Job]) -> Iterator[Episode]:
         return play(
@@ -138,7 +141,7 @@ def run(ctx: StageContext) -> StageResult:
     episodes = record_episodes(ctx, jobs, play_jobs, log_name="collection_log.jsonl")
     write_atomic(ctx.run_dir / "preview.md", _preview(episodes))
     result = finish_episodes(ctx, episodes, log="collection_log.jsonl", preview="preview.md")
-    result.counts = _counts(episodes)
+    result.counts = _counts(episodes) | count_usage(ctx, episodes)
     return result
 
 

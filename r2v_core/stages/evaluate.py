@@ -14,6 +14,7 @@ from r2v_core.stages.episodes import finish_episodes, record_episodes
 from r2v_core.stages.rollouts import routed_player
 from r2v_core.stages.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import read_tasks
+from r2v_core.stages.teaching import count_usage
 from r2v_core.trajectory import Episode
 
 Condition = Literal["clean", "noisy"]
@@ -55,6 +56,7 @@ def evaluate(ctx: StageContext, condition: Condition) -> StageResult:
     episodes = record_episodes(ctx, plan_jobs(ctx, condition), routed_player(ctx, rules))
     write_atomic(ctx.run_dir / "preview.md", _preview(episodes, methods))
     result = finish_episodes(ctx, episodes, preview="preview.md")
+    result.counts = count_usage(ctx, episodes)
     for method in methods:
         chosen = [episode for episode in episodes if episode.metadata["method"] == method]
         result.counts[f"success_{method}"] = sum(episode.success for episode in chosen) / len(chosen)

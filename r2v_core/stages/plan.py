@@ -18,7 +18,7 @@ from r2v_core.partition import Partition
 from r2v_core.stages.merged_inputs import merged_inputs, merged_roles
 from r2v_core.stages.spec import StageSpec, UpstreamRun
 from r2v_core.stages.table import STAGES, Stage, get_stage
-from r2v_core.teachers import teacher_identity
+from r2v_core.teachers import check_teacher, teacher_identity
 
 LOCK_NAME = ".lock"
 
@@ -146,12 +146,12 @@ def _origins(manifest: RunManifest) -> list[str]:
     return merged if len(merged) == 1 else [manifest.stage]
 
 
-def new_run_id(stage: Stage, partition: Partition, folder: Path) -> str:
+def new_run_id(stage: Stage, partition: Partition, folder: Path, project: Path) -> str:
     """``{benchmark}_{provider}_{model}_{YYYYMMDDTHHMMSS}`` for trajectory runs, as existing scripts expect.
 
     Other stages put their name in front. A suffix ``-2``, ``-3``, … where two would collide.
     """
-    provider, model = teacher_identity(partition.teacher)
+    provider, model = teacher_identity(partition.teacher, project)
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
     base = f"{partition.benchmark}_{provider}_{model}_{stamp}".replace("/", "-")
     if stage.name != "collect":
@@ -211,7 +211,9 @@ def plan(
     """
     project = project or project_root()
     stage = get_stage(stage_name)
-    teacher_identity(partition.teacher)
+    check_teacher(partition.teacher, loaded.config.teacher.options, project)
+    if loaded.config.candidates.scored_by == "judge":
+        check_teacher(loaded.config.judge.teacher, loaded.config.judge.options, project, role="judge")
     if loaded.config.benchmark.name != partition.benchmark:
         raise R2VError(
             f"partition '{partition.key}' is of benchmark '{partition.benchmark}', but {loaded.path} sets "
@@ -228,7 +230,7 @@ def plan(
         (folder / run_id).mkdir(parents=True, exist_ok=True)
     elif resume and (wreck := find_resumable(project, loaded.config.paths, stage, partition, print_)):
         existing, run_id = wreck.manifest, wreck.manifest.run_id
-    run_id = run_id or new_run_id(stage, partition, folder)
+    run_id = run_id or new_run_id(stage, partition, folder, project)
     return StageSpec(
         stage=stage.name,
         partition=partition.key,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from r2v_core.agent.loop import Job, play
-from r2v_core.agent.proposer import Proposer
+from r2v_core.agent.proposer import Proposer, Scorer
 from r2v_core.agent.routed import RoutedAgent
 from r2v_core.agent.rules import Rule
 from r2v_core.benchmarks import action_reader
@@ -15,7 +15,7 @@ from r2v_core.models.verifier import Verifier
 from r2v_core.perturbations import make_noise
 from r2v_core.stages.spec import StageContext
 from r2v_core.stages.task_suite import open_benchmark
-from r2v_core.teachers import make_teacher
+from r2v_core.stages.teaching import open_judge, open_teacher
 from r2v_core.trajectory import Episode
 
 _PROPOSERS: dict[str, Proposer] = {}
@@ -26,24 +26,26 @@ def shared_proposer(ctx: StageContext) -> Proposer:
     """The proposer of the stage's policy and verifier; the one at hand if it has the same of everything."""
     config = ctx.config
     policy, verifier = ctx.inputs["policy"], ctx.inputs["verifier"] if config.agent.verifier else None
+    judged = verifier is not None and config.candidates.scored_by == "judge"
     key = digest_of(
         {
             "policy": [policy.manifest.digest, str(policy.directory)],
             "verifier": verifier and [verifier.manifest.digest, str(verifier.directory)],
             "slm": config.slm.model_dump(mode="json"),
             "candidates": config.candidates.model_dump(mode="json"),
+            "judge": [config.judge.model_dump(mode="json"), ctx.spec.run_id] if judged else None,
             "seed": ctx.seed,
         }
     )
     if key not in _PROPOSERS:
-        ctx.report.log("loading policy and verifier" if verifier else "loading the policy")
+        ctx.report.log("loading policy and verifier" if verifier and not judged else "loading the policy")
         _PROPOSERS.clear()
-        _PROPOSERS[key] = Proposer(
-            Policy.load(config.slm, ctx.cache, policy.artifact("adapter"), action_reader(ctx.partition.benchmark)),
-            Verifier.load(verifier.directory, config.slm, ctx.cache) if verifier else None,
-            config.candidates,
-            ctx.seed,
-        )
+        scorer: Scorer | None = open_judge(ctx) if judged else None
+        adapter = policy.artifact("adapter")
+        loaded = Policy.load(config.slm, ctx.cache, adapter, action_reader(ctx.partition.benchmark))
+        if verifier and not judged:
+            scorer = Verifier.load(verifier.directory, config.slm, ctx.cache)
+        _PROPOSERS[key] = Proposer(loaded, scorer, config.candidates, ctx.seed)
     return _PROPOSERS[key]
 
 
@@ -55,9 +57,9 @@ def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Seq
             return
         config = ctx.config
         benchmark = open_benchmark(config)
+        teacher = open_teacher(ctx)
         proposer = shared_proposer(ctx)
         asked, computed = proposer.asked, proposer.computed
-        teacher = make_teacher(ctx.partition.teacher, config.teacher.options)
         proposer.scope(digest_of(sorted({(job.task.task_id, job.z or 0, job.replicate) for job in jobs})))
         agent = RoutedAgent(proposer, teacher, rules, config.agent, config.slm, benchmark.instructions)
         yield from play(

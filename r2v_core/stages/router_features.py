@@ -20,6 +20,7 @@ from r2v_core.stages.episodes import finish_episodes, record_episodes
 from r2v_core.stages.rollouts import routed_player
 from r2v_core.stages.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import read_tasks
+from r2v_core.stages.teaching import count_usage
 from r2v_core.store import JsonlStore
 from r2v_core.trajectory import Episode
 
@@ -92,7 +93,7 @@ def run(ctx: StageContext) -> StageResult:
     write_atomic(ctx.run_dir / "preview.md", _preview(rows))
     result = finish_episodes(ctx, episodes, features=FILE, preview="preview.md")
     result.digest = digest_of([result.digest, [row.model_dump(mode="json") for row in rows]])
-    result.counts = {"rows": len(rows)}
+    result.counts = {"rows": len(rows)} | count_usage(ctx, episodes)
     for split in ("router", "validation"):
         chosen = [row for row in rows if row.split == split]
         result.counts[f"rows_{split}"] = len(chosen)

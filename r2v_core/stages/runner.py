@@ -27,6 +27,7 @@ from r2v_core.stages.reporting import Reporter, Stopped
 from r2v_core.stages.spec import StageContext, StageFunction, StageResult, StageSpec, load_upstream
 from r2v_core.stages.table import get_stage
 from r2v_core.teachers import teacher_identity
+from r2v_core.teachers.budget import BudgetSpent
 
 
 def stage_function(name: str) -> StageFunction:
@@ -39,7 +40,8 @@ def stage_function(name: str) -> StageFunction:
 def execute(spec: StageSpec, report: Reporter) -> RunManifest:
     """Run a planned stage and return its final manifest.
 
-    The manifest is written at the start (``running``) and at the end: ``done``, ``partial`` (stopped, resumable) or
+    The manifest is written at the start (``running``) and at the end: ``done``, ``partial`` (stopped or out
+    of budget, resumable) or
     ``failed`` with the error. Exceptions pass through after the manifest is written.
 
     Raises:
@@ -94,6 +96,9 @@ def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunMani
         _finish(manifest, run_dir, began, status="partial", error=str(stop) or "interrupted")
         report.log("stopped; the same command takes it up again")
         raise
+    except BudgetSpent as error:
+        _finish(manifest, run_dir, began, status="partial", error=str(error))
+        raise
     except R2VError as error:
         _finish(manifest, run_dir, began, status="failed", error=str(error))
         raise
@@ -125,7 +130,7 @@ def _context(spec: StageSpec, run_dir: Path, report: Reporter) -> StageContext:
 
 def _begin(spec: StageSpec, run_dir: Path) -> RunManifest:
     partition = Partition.parse(spec.partition)
-    provider, model = teacher_identity(partition.teacher)
+    provider, model = teacher_identity(partition.teacher, Path(spec.project))
     snapshot = config_snapshot(spec.config)
     earlier = read_manifest(run_dir) if (run_dir / MANIFEST_NAME).exists() else None
     return RunManifest(

@@ -81,7 +81,7 @@ class StageContext:
         """Metadata that every episode of this run carries."""
         from r2v_core.teachers import teacher_identity
 
-        provider, model = teacher_identity(self.partition.teacher)
+        provider, model = teacher_identity(self.partition.teacher, self.project)
         return {"run_id": self.spec.run_id, "teacher_provider": provider, "teacher_model": model}
 
 

@@ -40,7 +40,8 @@ class Stage:
         return (module,) if module.endswith(f".{self.name}") else (module, self.name.removeprefix(ablations.PREFIX))
 
 
-_ROLLOUT = ("benchmark", "teacher", "slm", "perturbations", "candidates", "agent")
+_SCORING = ("candidates", "judge.teacher", "judge.options")
+_ROLLOUT = ("benchmark", "teacher.options", "slm", "perturbations", *_SCORING, "agent")
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -59,7 +60,7 @@ STAGES: dict[str, Stage] = {
             "r2v_core.stages.collect:run",
             "Collect teacher trajectories, with exploratory starts and labelled alternatives",
             (("tasks", "task_suite"),),
-            ("benchmark", "teacher", "collection"),
+            ("benchmark", "teacher.options", "collection"),
             "data",
             shared=True,
         ),
@@ -99,7 +100,7 @@ STAGES: dict[str, Stage] = {
             "r2v_core.stages.candidates:run",
             "Sample K actions a state from the BC policy in perturbed contexts, score and rank them",
             (("tasks", "task_suite"), ("perturbed", "perturb"), ("policy", "train_bc"), ("verifier", "train_verifier")),
-            ("slm", "candidates"),
+            ("slm", *_SCORING),
             "data",
             version="2",
             shared=True,

@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from r2v_core.errors import R2VError, nearest
+from r2v_core.config.schema import TeacherLimits
 from r2v_core.teachers.base import Teacher
+from r2v_core.teachers.names import Provider, find_teacher
+from r2v_core.teachers.options import check_options
+from r2v_core.teachers.place import Place
 
-PROVIDERS: dict[str, str] = {
-    "env": "r2v_core.teachers.expert:Expert",
+MAKERS: dict[Provider, str] = {
+    "env": "r2v_core.teachers.expert:make",
+    "local": "r2v_core.teachers.local:make",
+    "openai": "r2v_core.teachers.api:make",
+    "anthropic": "r2v_core.teachers.api:make",
+    "google": "r2v_core.teachers.api:make",
+    "deepseek": "r2v_core.teachers.api:make",
+    "openai_compatible": "r2v_core.teachers.api:make",
 }
-"""Provider → 'module:class'; the class takes ``(model, options)``."""
-
-TEACHERS: dict[str, tuple[str, str]] = {
-    "expert": ("env", "expert"),
-}
-"""Partition name of a teacher → (provider, model)."""
+"""Provider → 'module:function'; the function takes ``(name, entry, options, limits, place)``."""
 
 
-def teacher_identity(name: str) -> tuple[str, str]:
+def teacher_identity(name: str, project: Path) -> tuple[str, str]:
     """(provider, model) of a partition's teacher name.
 
     Raises:
-        R2VError: for an unknown name, with the known ones.
+        R2VError: for an unknown name, with the nearest known one.
     """
-    if name not in TEACHERS:
-        raise R2VError(f"Unknown teacher '{name}'.{nearest(name, TEACHERS)}")
-    return TEACHERS[name]
+    entry = find_teacher(name, project)
+    return entry.provider, entry.model
 
 
-def make_teacher(name: str, options: dict[str, Any]) -> Teacher:
-    """Build a partition's teacher."""
-    provider, model = teacher_identity(name)
-    module, _, attribute = PROVIDERS[provider].partition(":")
-    teacher: Teacher = getattr(import_module(module), attribute)(model, options)
+def check_teacher(name: str, options: dict[str, Any], project: Path, role: str = "teacher") -> None:
+    """Refuse an unknown teacher and options that its provider does not have, without importing anything of it.
+
+    Args:
+        role: the config section that says so, for messages.
+
+    Raises:
+        R2VError: naming what is wrong.
+    """
+    check_options(find_teacher(name, project).provider, options, f"{role}.options")
+
+
+def make_teacher(name: str, options: dict[str, Any], limits: TeacherLimits, place: Place) -> Teacher:
+    """Build a partition's teacher.
+
+    Raises:
+        R2VError: for an unknown name, wrong options, or whatever the provider needs and does not find (key, package).
+    """
+    entry = find_teacher(name, place.project)
+    module, _, function = MAKERS[entry.provider].partition(":")
+    teacher: Teacher = getattr(import_module(module), function)(
+        name, entry, check_options(entry.provider, options, f"{place.role}.options"), limits, place
+    )
     return teacher

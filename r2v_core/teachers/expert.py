@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from r2v_core.config.schema import TeacherLimits
 from r2v_core.errors import R2VError
 from r2v_core.teachers.base import Advice, Situation
+from r2v_core.teachers.names import TeacherEntry
+from r2v_core.teachers.options import ExpertOptions
+from r2v_core.teachers.place import Place
 
 
 @runtime_checkable
@@ -26,9 +30,7 @@ class Expert:
 
     provider = "env"
 
-    def __init__(self, model: str, options: dict[str, Any]) -> None:
-        if options:
-            raise R2VError(f"teacher.options: the teacher 'expert' has no options; remove {', '.join(sorted(options))}")
+    def __init__(self, model: str) -> None:
         self.model = model
 
     def act(self, situations: Sequence[Situation]) -> list[Advice]:
@@ -38,6 +40,11 @@ class Expert:
             R2VError: if an environment has no expert.
         """
         return [_advise(situation) for situation in situations]
+
+
+def make(name: str, entry: TeacherEntry, options: ExpertOptions, limits: TeacherLimits, place: Place) -> Expert:
+    """The benchmark's expert; it has no options and costs nothing."""
+    return Expert(entry.model)
 
 
 def _advise(situation: Situation) -> Advice:

@@ -67,7 +67,7 @@ def teacher_action(step: Step) -> str | None:
     """What the teacher would do at this state: the expert's action, or the action where the teacher itself acted."""
     if step.expert_action is not None:
         return step.expert_action
-    return step.action if step.actor == "teacher" else None
+    return step.action if step.actor == "teacher" and step.malformed is None else None
 
 
 def states(episodes: Iterable[Episode]) -> Iterator[tuple[Episode, int]]:

@@ -50,16 +50,17 @@ class LabelledState:
     outcome: tuple[Label, ...]
 
 
-def step_labels(step: Step) -> dict[str, bool]:
+def step_labels(step: Step, expert: bool = True) -> dict[str, bool]:
     """Action → does it make progress at this state, for the actions of which the environment said so.
 
     These are the alternatives that were tried out, the action carried out, and the expert's action where the
-    environment counts the expert's remaining actions (following it brings that number down by one).
+    environment counts the expert's remaining actions (following it brings that number down by one). ``expert`` says
+    whether ``expert_action`` is that expert's: another teacher may be wrong.
     """
     labels = dict(step.alternatives)
     if step.executed and step.progress is not None:
         labels.setdefault(step.action, step.progress)
-    if step.expert_action is not None and step.remaining is not None:
+    if expert and step.expert_action is not None and step.remaining is not None:
         labels.setdefault(step.expert_action, True)
     return labels
 
@@ -81,7 +82,7 @@ def label_states(episodes: Sequence[Episode], renderer: Renderer) -> list[Labell
     found = []
     for episode, index in states(episodes):
         step = episode.steps[index]
-        known = step_labels(step)
+        known = step_labels(step, expert=episode.metadata.get("teacher_provider", "env") == "env")
         outcome = outcome_label(episode, step)
         actions = sorted({*known, *([step.action] if outcome is not None else [])})
         if actions:

@@ -9,10 +9,12 @@ import pytest
 
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Environment, Outcome, Task
+from r2v_core.config.schema import TeacherLimits
 from r2v_core.errors import R2VError
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Situation
 from r2v_core.teachers.expert import Expert
+from r2v_core.teachers.place import Place
 from r2v_core.trajectory import Observation
 
 MIX = [
@@ -44,7 +46,7 @@ def situation(environment: Environment, outcome: Outcome) -> Situation:
 
 @pytest.mark.parametrize("number", range(len(MIX)))
 def test_wins_after_40_random_actions(number: int, benchmark: Benchmark, tasks: list[Task], cache: Path) -> None:
-    teacher = make_teacher("expert", {})
+    teacher = make_teacher("expert", {}, TeacherLimits(), Place(cache, cache, cache))
     environment = benchmark.open(tasks[number], cache)
     asked = won = 0
     for walk in range(20):
@@ -74,7 +76,7 @@ def test_waits_where_nothing_can_be_won(benchmark: Benchmark, tasks: list[Task],
     outcome = environment.reset()
     while not outcome.done:
         outcome = environment.step(environment.expert_action() or "look")
-    (advice,) = Expert("expert", {}).act([situation(environment, outcome)])
+    (advice,) = Expert("expert").act([situation(environment, outcome)])
     assert advice.action == "look" and advice.detail == {"plan": "none"}
     assert advice.cost_usd == advice.tokens_in == advice.tokens_out == 0
     environment.close()
@@ -93,9 +95,9 @@ class Expertless:
 def test_says_where_there_is_no_expert(tasks: list[Task]) -> None:
     environment = Expertless(tasks[0])
     with pytest.raises(R2VError, match="no expert"):
-        Expert("expert", {}).act([Situation(environment, "", "", [], Observation(state=""))])  # type: ignore[arg-type]
+        Expert("expert").act([Situation(environment, "", "", [], Observation(state=""))])  # type: ignore[arg-type]
 
 
-def test_has_no_options() -> None:
+def test_has_no_options(cache: Path) -> None:
     with pytest.raises(R2VError, match="temperature"):
-        make_teacher("expert", {"temperature": 1})
+        make_teacher("expert", {"temperature": 1}, TeacherLimits(), Place(cache, cache, cache))

@@ -1,0 +1,58 @@
+"""The teacher of a stage: opened before any work, and its use counted at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from r2v_core.errors import R2VError
+from r2v_core.stages import processes
+from r2v_core.stages.spec import StageContext
+from r2v_core.teachers import make_teacher
+from r2v_core.teachers.base import Teacher
+from r2v_core.teachers.budget import usage_counts
+from r2v_core.teachers.chat import ChatTeacher
+from r2v_core.teachers.judge import Judge
+from r2v_core.teachers.place import Place
+from r2v_core.trajectory import Episode
+
+
+def open_teacher(ctx: StageContext) -> Teacher:
+    """The partition's teacher, with what the run's earlier attempts asked of it counted.
+
+    Raises:
+        R2VError: if it can't be asked from here (no key, no package, no such model).
+    """
+    config = ctx.config.teacher
+    return make_teacher(ctx.partition.teacher, config.options, config.limits, _place(ctx, "teacher"))
+
+
+def open_judge(ctx: StageContext) -> Judge:
+    """The language model that scores candidates, where ``candidates.scored_by`` says ``judge``.
+
+    Raises:
+        R2VError: if it can't be asked from here, or is no language model.
+    """
+    config = ctx.config.judge
+    model = make_teacher(config.teacher, config.options, config.limits, _place(ctx, "judge"))
+    if not isinstance(model, ChatTeacher):
+        raise R2VError(f"judge.teacher: '{config.teacher}' is no language model; choose another teacher's name")
+    return Judge(model.ask, ctx.report.log)
+
+
+def _place(ctx: StageContext, role: str) -> Place:
+    return Place(
+        project=ctx.project,
+        cache=ctx.cache,
+        run_dir=ctx.run_dir,
+        rank=processes.rank(),
+        processes=processes.count(),
+        log=ctx.report.log,
+        role=role,
+    )
+
+
+def count_usage(ctx: StageContext, episodes: Sequence[Episode]) -> dict[str, float]:
+    """For the manifest: what was asked of a teacher's API, and how many of its replies were no usable action."""
+    counts = usage_counts(ctx.run_dir)
+    malformed = sum(step.malformed is not None for episode in episodes for step in episode.steps)
+    return counts | ({"teacher_malformed": malformed} if counts or malformed else {})

@@ -1,0 +1,90 @@
+"""A language model as teacher: situations in, chats out, replies read, malformed ones asked about once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from r2v_core.teachers.base import Advice, Situation
+from r2v_core.teachers.conversation import Message, Reading, conversation, correction, read_action
+
+Ask = Callable[[Sequence[list[Message]]], "list[Reply]"]
+"""Answers chats, in order."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said, and what that took."""
+
+    text: str
+    tokens_in: int
+    tokens_out: int
+    latency_s: float
+    """Seconds the request took when it was made, also where the reply now comes from the cache."""
+    cut: bool = False
+    """Whether it ended at the limit of tokens."""
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return asdict(self)
+
+
+class ChatTeacher:
+    """Asks a model for the next action of each situation.
+
+    A malformed reply (empty, several lines, cut off) is asked about once more with the reason in the chat. If that one
+    is malformed too, its best guess is played and the advice says so (``detail["malformed"]``): the environment's
+    feedback deals with it.
+    """
+
+    def __init__(
+        self, provider: str, model: str, ask: Ask, history_steps: int, price: Callable[[Reply], float | None]
+    ) -> None:
+        self.provider = provider
+        self.model = model
+        self.ask = ask
+        self.history_steps = history_steps
+        self.price = price
+
+    def act(self, situations: Sequence[Situation]) -> list[Advice]:
+        """One action for each situation.
+
+        Raises:
+            R2VError: if the model can't be asked; BudgetSpent if the run's budget ends.
+        """
+        if not situations:
+            return []
+        talks = [conversation(situation, self.history_steps) for situation in situations]
+        said = [[reply] for reply in self.ask(talks)]
+        read = [_read(replies[0]) for replies in said]
+        wrong = [i for i, reading in enumerate(read) if reading.problem]
+        if wrong:
+            again = [correction(talks[i], said[i][0].text, read[i].problem or "") for i in wrong]
+            for i, reply in zip(wrong, self.ask(again), strict=True):
+                said[i].append(reply)
+                read[i] = _read(reply)
+        return [self._advice(replies, reading) for replies, reading in zip(said, read, strict=True)]
+
+    def _advice(self, replies: list[Reply], reading: Reading) -> Advice:
+        detail = {"malformed": reading.problem} if reading.problem else {}
+        if len(replies) > 1:
+            detail["asked_again"] = _read(replies[0]).problem or ""
+        prices = [self.price(reply) for reply in replies]
+        if None in prices:
+            detail["cost"] = "unknown"
+        return Advice(
+            action=reading.action,
+            tokens_in=sum(reply.tokens_in for reply in replies),
+            tokens_out=sum(reply.tokens_out for reply in replies),
+            cost_usd=sum(price or 0.0 for price in prices),
+            latency_s=sum(reply.latency_s for reply in replies),
+            detail=detail,
+        )
+
+
+def _read(reply: Reply) -> Reading:
+    reading = read_action(reply.text)
+    if reading.problem and reply.cut:
+        return Reading(reading.action, f"{reading.problem} and was cut off at the limit of tokens")
+    return reading

@@ -1,0 +1,97 @@
+"""What a language-model teacher reads, and how its reply is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from r2v_core.teachers.base import Situation
+from r2v_core.trajectory import Step
+
+Message = dict[str, str]
+"""``{"role": "system" | "user" | "assistant", "content": …}``; after the system's, user and assistant take turns."""
+
+_REASONING = re.compile(r"<think(ing)?>.*?</think(ing)?>", re.DOTALL | re.IGNORECASE)
+_CUT_REASONING = re.compile(r"<think(ing)?>", re.IGNORECASE)
+_MARKED = (
+    re.compile(r"<action>(.*?)</action>", re.DOTALL | re.IGNORECASE),
+    re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL),
+)
+_LABEL = re.compile(r"(?:(?:next |my )?(?:action|command|answer)\s*:|>)\s*", re.IGNORECASE)
+_QUOTES = ("`", '"', "'", "“”")
+
+
+def conversation(situation: Situation, history_steps: int) -> list[Message]:
+    """The chat up to the present observation: the agent's instructions, goal, what it saw and did.
+
+    The latest ``history_steps`` steps appear as turns, each with what the agent saw then (noise included); of earlier
+    ones only the actions are named.
+    """
+    history = list(situation.history)
+    shown = history[len(history) - min(history_steps, len(history)) :]
+    earlier = history[: len(history) - len(shown)]
+    opening = f"Goal: {situation.goal}"
+    if earlier:
+        opening += "\nDone so far: " + "; ".join(_said(step) for step in earlier)
+    messages = [{"role": "system", "content": situation.instructions}]
+    for step in shown:
+        messages.append({"role": "user", "content": step.observation.text or "(nothing)"})
+        messages.append({"role": "assistant", "content": _said(step)})
+    messages.append({"role": "user", "content": situation.observation.text or "(nothing)"})
+    messages[1]["content"] = f"{opening}\n\n{messages[1]['content']}"
+    return messages
+
+
+def _said(step: Step) -> str:
+    return step.action or "(no action)"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The action in a reply; ``problem`` says why it is none that was meant as one."""
+
+    action: str
+    problem: str | None = None
+
+
+def read_action(reply: str) -> Reading:
+    """The action in a teacher's reply.
+
+    What stands in ``<action>…</action>`` or in a fenced block is taken as it is, the last one if there are several;
+    anything else has to be one line. Reasoning in ``<think>…</think>`` is passed over, as are a label (``Action:``) and
+    quotes around the line. A reply of several lines is a problem, and its first line the best guess.
+    """
+    text = _REASONING.sub("", reply)
+    if _CUT_REASONING.search(text):
+        return Reading("", "the reasoning did not come to an end")
+    for marked in _MARKED:
+        found = [match.strip() for match in marked.findall(text)]
+        if found:
+            return Reading(found[-1]) if found[-1] else Reading("", "the marked action is empty")
+    lines = [line for line in map(_bare, text.splitlines()) if line]
+    if not lines:
+        return Reading("", "the reply is empty")
+    return Reading(lines[0], f"the reply has {len(lines)} lines" if len(lines) > 1 else None)
+
+
+def _bare(line: str) -> str:
+    """A line without label and quotes around it."""
+    line = line.strip()
+    if label := _LABEL.match(line):
+        line = line[label.end() :].strip()
+    for pair in _QUOTES:
+        if len(line) > 1 and line[0] == pair[0] and line[-1] == pair[-1] and pair[0] not in line[1:-1]:
+            return line[1:-1].strip()
+    return line
+
+
+def correction(talk: list[Message], reply: str, problem: str) -> list[Message]:
+    """The chat that asks once more after a reply that could not be used."""
+    return [
+        *talk,
+        {"role": "assistant", "content": reply.strip() or "(nothing)"},
+        {
+            "role": "user",
+            "content": f"That can't be carried out: {problem}. Reply with the next action and nothing else.",
+        },
+    ]

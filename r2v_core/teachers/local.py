@@ -1,0 +1,83 @@
+"""A causal language model in this process as teacher, through the project's own batched generation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from r2v_core.config.schema import SLM, TeacherLimits
+from r2v_core.digest import derive_seed
+from r2v_core.models.policy import Policy
+from r2v_core.models.prompt import count_tokens
+from r2v_core.teachers.chat import ChatTeacher, Reply
+from r2v_core.teachers.conversation import Message
+from r2v_core.teachers.names import TeacherEntry
+from r2v_core.teachers.options import LocalOptions
+from r2v_core.teachers.place import Place
+
+
+@lru_cache(maxsize=1)
+def _load(slm: str, cache: Path) -> Policy:
+    """The model; stages that follow each other in one process share it."""
+    return Policy.load(SLM.model_validate_json(slm), cache)
+
+
+class LocalModel:
+    """Answers chats in batches; equal chats get equal replies."""
+
+    def __init__(self, model: str, options: LocalOptions, cache: Path) -> None:
+        slm = SLM(model=model, max_action_tokens=options.max_tokens, quantization=options.quantization)
+        self.options = options
+        self.policy = _load(slm.model_dump_json(), cache)
+
+    def ask(self, talks: Sequence[list[Message]]) -> list[Reply]:
+        """Replies in the order of the chats."""
+        began = time.perf_counter()
+        prompts = [self._prompt(talk) for talk in talks]
+        unique = list(dict.fromkeys(prompts))
+        sampled = self.policy.sample(
+            unique,
+            [derive_seed("teacher", prompt) for prompt in unique],
+            k=1,
+            temperature=self.options.temperature,
+            batch_size=self.options.batch_size,
+        )
+        said = {prompt: candidates[0] for prompt, candidates in zip(unique, sampled, strict=True)}
+        share = (time.perf_counter() - began) / len(talks)
+        return [
+            Reply(
+                text=said[prompt].text,
+                tokens_in=count_tokens(self.policy.tokenizer, prompt),
+                tokens_out=said[prompt].n_tokens,
+                latency_s=share,
+                cut=said[prompt].n_tokens >= self.options.max_tokens,
+            )
+            for prompt in prompts
+        ]
+
+    def _prompt(self, talk: list[Message]) -> str:
+        """The rendered chat; the oldest turns are left out, after the one with the goal, until it is short enough."""
+        while True:
+            text = str(self.policy.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+            if len(talk) < 5 or count_tokens(self.policy.tokenizer, text) <= self.options.max_prompt_tokens:
+                return text
+            talk = _without_oldest_turns(talk)
+
+
+def _without_oldest_turns(talk: list[Message]) -> list[Message]:
+    """One exchange less: the goal, which opens the first user turn, moves to what is then the first one."""
+    goal = talk[1]["content"].partition("\n\n")[0]
+    rest = talk[3:]
+    return [talk[0], {"role": "user", "content": f"{goal}\n\n{rest[0]['content']}"}, *rest[1:]]
+
+
+def make(name: str, entry: TeacherEntry, options: LocalOptions, limits: TeacherLimits, place: Place) -> ChatTeacher:
+    """A teacher in this process; the limits are for those that cost something.
+
+    Raises:
+        R2VError: if the model can't be found or loaded.
+    """
+    model = LocalModel(entry.model, options, place.cache)
+    return ChatTeacher(entry.provider, entry.model, model.ask, options.history_steps, lambda reply: 0.0)

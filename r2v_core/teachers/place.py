@@ -1,0 +1,26 @@
+"""What a teacher may know of the run that it works for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders, the share of several processes, and where warnings go."""
+
+    project: Path
+    cache: Path
+    run_dir: Path
+    rank: int = 0
+    processes: int = 1
+    log: Callable[[str], None] = _to_stderr
+    role: str = "teacher"
+    """The config section that the model's options and limits stand in: ``teacher`` or ``judge``."""
