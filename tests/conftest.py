@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from r2v_core.config.schema import SLM
+
+hypothesis.settings.register_profile(
+    "untimed", deadline=None
+)  # a loaded machine is slow, and nothing here is about speed
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from r2v_core.benchmarks.actions import ACTION_FORMS
+from r2v_core.benchmarks.actions import ACTION_FORMS, ActionForm
 from r2v_core.benchmarks.base import Benchmark
 from r2v_core.errors import R2VError, nearest
 
@@ -39,7 +39,13 @@ def options_model(name: str) -> type[BaseModel]:
 
 def action_reader(name: str) -> Callable[[str], str]:
     """What makes an action of a language model's reply in a benchmark; needs none of the benchmark's libraries."""
-    return ACTION_FORMS[benchmark_class(name).action_form]
+    return ACTION_FORMS[action_form(name)]
+
+
+def action_form(name: str) -> ActionForm:
+    """What a benchmark's actions look like as text; needs none of the benchmark's libraries."""
+    form: ActionForm = benchmark_class(name).action_form
+    return form
 
 
 def make_benchmark(name: str, options: dict[str, Any], splits: dict[str, int], max_steps: int) -> Benchmark:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from r2v_core.benchmarks import action_form
 from r2v_core.errors import R2VError
 from r2v_core.stages import processes
 from r2v_core.stages.spec import StageContext
@@ -48,6 +49,7 @@ def _place(ctx: StageContext, role: str) -> Place:
         processes=processes.count(),
         log=ctx.report.log,
         role=role,
+        action_form=action_form(ctx.partition.benchmark),
     )
 
 

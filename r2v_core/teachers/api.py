@@ -215,4 +215,4 @@ def make(name: str, entry: TeacherEntry, options: ApiOptions, limits: TeacherLim
         price,
         place.log,
     )
-    return ChatTeacher(entry.provider, entry.model, api.ask, options.history_steps, api.price)
+    return ChatTeacher(entry.provider, entry.model, api.ask, options.history_steps, api.price, place.action_form)

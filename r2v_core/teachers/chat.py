@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from r2v_core.benchmarks.actions import ActionForm
 from r2v_core.teachers.base import Advice, Situation
 from r2v_core.teachers.conversation import Message, Reading, conversation, correction, read_action
 
@@ -39,13 +40,20 @@ class ChatTeacher:
     """
 
     def __init__(
-        self, provider: str, model: str, ask: Ask, history_steps: int, price: Callable[[Reply], float | None]
+        self,
+        provider: str,
+        model: str,
+        ask: Ask,
+        history_steps: int,
+        price: Callable[[Reply], float | None],
+        action_form: ActionForm,
     ) -> None:
         self.provider = provider
         self.model = model
         self.ask = ask
         self.history_steps = history_steps
         self.price = price
+        self.action_form = action_form
 
     def act(self, situations: Sequence[Situation]) -> list[Advice]:
         """One action for each situation.
@@ -57,19 +65,19 @@ class ChatTeacher:
             return []
         talks = [conversation(situation, self.history_steps) for situation in situations]
         said = [[reply] for reply in self.ask(talks)]
-        read = [_read(replies[0]) for replies in said]
+        read = [self._read(replies[0]) for replies in said]
         wrong = [i for i, reading in enumerate(read) if reading.problem]
         if wrong:
             again = [correction(talks[i], said[i][0].text, read[i].problem or "") for i in wrong]
             for i, reply in zip(wrong, self.ask(again), strict=True):
                 said[i].append(reply)
-                read[i] = _read(reply)
+                read[i] = self._read(reply)
         return [self._advice(replies, reading) for replies, reading in zip(said, read, strict=True)]
 
     def _advice(self, replies: list[Reply], reading: Reading) -> Advice:
         detail = {"malformed": reading.problem} if reading.problem else {}
         if len(replies) > 1:
-            detail["asked_again"] = _read(replies[0]).problem or ""
+            detail["asked_again"] = self._read(replies[0]).problem or ""
         prices = [self.price(reply) for reply in replies]
         if None in prices:
             detail["cost"] = "unknown"
@@ -82,9 +90,8 @@ class ChatTeacher:
             detail=detail,
         )
 
-
-def _read(reply: Reply) -> Reading:
-    reading = read_action(reply.text)
-    if reading.problem and reply.cut:
-        return Reading(reading.action, f"{reading.problem} and was cut off at the limit of tokens")
-    return reading
+    def _read(self, reply: Reply) -> Reading:
+        reading = read_action(reply.text, self.action_form)
+        if reading.problem and reply.cut:
+            return Reading(reading.action, f"{reading.problem} and was cut off at the limit of tokens")
+        return reading

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from r2v_core.benchmarks.actions import ActionForm, code
 from r2v_core.teachers.base import Situation
 from r2v_core.trajectory import Step
 
@@ -54,12 +55,13 @@ class Reading:
     problem: str | None = None
 
 
-def read_action(reply: str) -> Reading:
+def read_action(reply: str, form: ActionForm = "line") -> Reading:
     """The action in a teacher's reply.
 
     What stands in ``<action>…</action>`` or in a fenced block is taken as it is, the last one if there are several;
-    anything else has to be one line. Reasoning in ``<think>…</think>`` is passed over, as are a label (``Action:``) and
-    quotes around the line. A reply of several lines is a problem, and its first line the best guess.
+    anything else has to be one line, unless actions are code. Reasoning in ``<think>…</think>`` is passed over, as are
+    a label (``Action:``) and quotes around the line. A reply of several lines is a problem, and its first line the best
+    guess.
     """
     text = _REASONING.sub("", reply)
     if _CUT_REASONING.search(text):
@@ -68,6 +70,8 @@ def read_action(reply: str) -> Reading:
         found = [match.strip() for match in marked.findall(text)]
         if found:
             return Reading(found[-1]) if found[-1] else Reading("", "the marked action is empty")
+    if form == "code" and (program := code(text)):
+        return Reading(_bare(program) if "\n" not in program else program)
     lines = [line for line in map(_bare, text.splitlines()) if line]
     if not lines:
         return Reading("", "the reply is empty")

@@ -21,7 +21,7 @@ from r2v_core.teachers.place import Place
 @lru_cache(maxsize=1)
 def _load(slm: str, cache: Path) -> Policy:
     """The model; stages that follow each other in one process share it."""
-    return Policy.load(SLM.model_validate_json(slm), cache)
+    return Policy.load(SLM.model_validate_json(slm), cache, read=str)  # as it was said: read by ChatTeacher
 
 
 class LocalModel:
@@ -80,4 +80,6 @@ def make(name: str, entry: TeacherEntry, options: LocalOptions, limits: TeacherL
         R2VError: if the model can't be found or loaded.
     """
     model = LocalModel(entry.model, options, place.cache)
-    return ChatTeacher(entry.provider, entry.model, model.ask, options.history_steps, lambda reply: 0.0)
+    return ChatTeacher(
+        entry.provider, entry.model, model.ask, options.history_steps, lambda reply: 0.0, place.action_form
+    )

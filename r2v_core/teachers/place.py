@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from r2v_core.benchmarks.actions import ActionForm
+
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
@@ -24,3 +26,5 @@ class Place:
     log: Callable[[str], None] = _to_stderr
     role: str = "teacher"
     """The config section that the model's options and limits stand in: ``teacher`` or ``judge``."""
+    action_form: ActionForm = "line"
+    """What the benchmark's actions look like."""

@@ -35,6 +35,20 @@ def test_actions_are_found(reply: str, action: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reply", "action"),
+    [
+        ("def f(x):\n    return x", "def f(x):\n    return x"),
+        ("<think>easy</think>\n```python\ndef f(x):\n    return x\n```\nDone.", "def f(x):\n    return x"),
+        ("Action: run", "run"),
+        ("`submit`", "submit"),
+        ("```\nrun\n```", "run"),
+    ],
+)
+def test_programs_are_found_where_actions_are_code(reply: str, action: str) -> None:
+    assert read_action(reply, "code") == Reading(action)
+
+
+@pytest.mark.parametrize(
     ("reply", "guess", "problem"),
     [
         ("", "", "empty"),
