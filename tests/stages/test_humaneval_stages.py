@@ -1,16 +1,17 @@
-"""HumanEval through the pipeline with a small random model: programs as actions, from collection to router features.
-
-No further: the router refuses to learn from a model that is wrong at every step, as a random one is.
-"""
+"""HumanEval through the whole pipeline: programs as actions, and a small model that just submits."""
 
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
 from r2v_core.config.schema import SLM
 from r2v_core.manifest import read_manifest
@@ -25,30 +26,54 @@ CONFIG = """
 defaults: [humaneval/mrp]
 name: tiny
 paths: {{data: data, outputs: outputs, results: results/tiny}}
-benchmark: {{max_steps: 4, splits: {{train: 2, router: 1, validation: 1, test: 1}}}}
+benchmark: {{max_steps: 4, splits: {{train: 2, router: 2, validation: 2, test: 1}}}}
 slm: {{model: {model}, dtype: float32, max_prompt_tokens: 300, max_action_tokens: 8}}
 collection: {{episodes_per_task: 2, explore_all_episodes: 2}}
 perturbations:
-  seeds: {{train: 2, router: 2, validation: 2, test: 1}}
+  seeds: {{train: 1, router: 12, validation: 12, test: 2}}
   prompt_injection: {{override: 0.3}}
 training:
   bc: {{max_steps: 2, batch_size: 2}}
   verifier: {{max_steps: 2, batch_size: 2, layers: 1}}
   dpo: {{max_steps: 1, batch_size: 2, consistency_batch: 1}}
+  router: {{epochs: 3, cvar_epsilon: 0.6}}
 candidates: {{k: 2, max_states: 8}}
+router_features: {{takeover_prob: 0.5}}
+evaluation: {{bootstrap: 20}}
 """
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLM) -> Path:
-    """A project in which these stages of ``humaneval:expert|1`` have run, in this process."""
+def submitter(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLM) -> Path:
+    """The small model with weights that let it say "submit" most of the time: wrong at first, right after help."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_slm.model)
+    config = AutoConfig.from_pretrained(tiny_slm.model, tie_word_embeddings=False)
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    said = tokenizer("\nsubmit", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    with torch.no_grad():
+        for layer in model.model.layers:  # what is left is a table from each token to the next
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.lm_head.weight.zero_()
+        for before, after in pairwise(said):
+            model.lm_head.weight[after] = 0.2 * model.model.norm(model.model.embed_tokens.weight[before])
+    path = tmp_path_factory.mktemp("submitter") / "llama"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, submitter: Path) -> Path:
+    """A project in which every stage of ``humaneval:expert|1`` has run, in this process."""
     root = tmp_path_factory.mktemp("humaneval")
     shutil.copytree(ROOT / "configs", root / "configs")
-    (root / "configs/tiny.yaml").write_text(CONFIG.format(model=tiny_slm.model))
+    (root / "configs/tiny.yaml").write_text(CONFIG.format(model=submitter))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("R2V_PROJECT", str(root))
         patch.chdir(root)
-        for stage in list(STAGES)[: list(STAGES).index("train_router")]:
+        for stage in STAGES:
             assert main(stage, ["--config", "configs/tiny.yaml", "--partition", "humaneval:expert|1"]) == 0, stage
     return root
 
@@ -83,16 +108,29 @@ def test_candidates_are_judged_by_the_hidden_tests(project: Path) -> None:
     lines = (run_of(project, "candidates") / "candidates.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert len(rows) == 8
-    assert all(candidate["progress"] in (False, None) for row in rows for candidate in row["candidates"])
+    for row in rows:
+        right = row["expert_action"] == "submit"  # as the program that stands there is
+        assert {one["progress"] for one in row["candidates"] if one["text"] == "submit"} <= {right}
+        assert not any(one["progress"] for one in row["candidates"] if one["text"] != "submit")
     assert any("\n" in row["expert_action"] for row in rows)
 
 
-def test_rollouts_end_by_submission_or_by_the_step_limit(project: Path) -> None:
+def test_the_small_model_is_right_exactly_where_a_right_program_stands(project: Path) -> None:
     run = run_of(project, "router_features")
-    episodes = list(read_parquet(run / "trajectories.parquet", Episode))
-    assert len(episodes) == 2 * 2
-    for episode in episodes:
+    labels = set()
+    for episode in read_parquet(run / "trajectories.parquet", Episode):
         submitted = [step for step in episode.steps if step.executed and step.action == "submit"]
         assert episode.truncated == (not submitted) and episode.success == any(step.progress for step in submitted)
-    rows = [json.loads(line) for line in (run / "features.jsonl").read_text().splitlines()]
-    assert rows and {row["label_source"] for row in rows} <= {"progress", "outcome"}
+        for step in episode.steps:
+            chosen = step.decision.candidates[step.decision.chosen] if step.decision else None
+            if chosen and chosen.text == "submit":
+                assert chosen.progress == (step.remaining == 1)
+                labels.add(chosen.progress)
+    assert labels == {True, False}
+
+
+def test_every_method_was_played_and_reported(project: Path) -> None:
+    with (project / "results/tiny/structured_results/main_table.csv").open(newline="") as handle:
+        rows = {(row["method"], row["condition"]): float(row["success_rate"]) for row in csv.DictReader(handle)}
+    assert len(rows) == 16 and rows["llm_only", "clean"] == 1.0 and rows["slm_only", "clean"] == 0.0
+    assert "<title>R2V on humaneval" in (project / "results/tiny/report.html").read_text()
