@@ -1,0 +1,238 @@
+"""A live MiniWoB++ page behind :class:`r2v_core.benchmarks.base.Environment`."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from r2v_core.benchmarks.accessibility import describe
+from r2v_core.benchmarks.base import Outcome, Task
+from r2v_core.benchmarks.chromium import Page, open_page
+from r2v_core.benchmarks.miniwob_actions import Act, act, parse
+from r2v_core.trajectory import Observation
+
+SETTLE_MS = 2000
+"""How far the page's clock goes on after each action; nobody waits for it."""
+
+SCRIPTS = ("miniwob_experts.js", "miniwob_page.js")
+HARMLESS = frozenset(["noop", "hover"])
+
+KEYS: dict[str, tuple[int, str]] = {
+    "Enter": (13, "\r"),
+    "Tab": (9, ""),
+    "Escape": (27, ""),
+    "Backspace": (8, ""),
+    "Delete": (46, ""),
+    "ArrowLeft": (37, ""),
+    "ArrowUp": (38, ""),
+    "ArrowRight": (39, ""),
+    "ArrowDown": (40, ""),
+    "Home": (36, ""),
+    "End": (35, ""),
+    "PageUp": (33, ""),
+    "PageDown": (34, ""),
+    "Space": (32, " "),
+}
+"""Name of a key → its Windows key code, the text that it types. Besides these, any single letter or digit."""
+
+
+class MiniWobEnv:
+    """One page. ``Outcome.remaining`` is the length of the expert's plan from here, None once nothing helps any more.
+
+    Progress means that this plan became shorter, or that the page accepted the result. The page's own reward is the
+    verdict: success where it is full (1), never by time.
+    """
+
+    waiting_action = "noop()"
+    """Changes nothing; what the expert plays where no plan exists any more."""
+
+    def __init__(self, task: Task, html: Path) -> None:
+        self.task = task
+        self._name: str = task.options["page"]
+        self._url = (html / f"{self._name}.html").as_uri()
+        self._page: Page | None = open_page(332, 214)
+        try:
+            script = "\n".join(files("r2v_core.benchmarks").joinpath(name).read_text("utf-8") for name in SCRIPTS)
+            self._page.call("Page.addScriptToEvaluateOnNewDocument", source=script + "\nwindow.r2vExperts = r2vExperts;")
+        except BaseException:
+            self.close()
+            raise
+        self._facts: dict[str, Any] = {}
+        self._plan: list[list[list[list[str | None]]]] = []
+        self._last: Outcome | None = None
+        self.goal = ""
+
+    def reset(self) -> Outcome:
+        """Start over: the page is loaded anew and its problem made from the task's seed."""
+        page = self._open()
+        self._last = None
+        page.go(self._url)
+        self.goal = page.run(f"r2v.begin({json.dumps(str(self.task.options['seed']))})")
+        self._last = self._look("")
+        return self._last.model_copy(deep=True)
+
+    def step(self, action: str) -> Outcome:
+        """Carry out one action; whatever the text, the answer is an observation."""
+        before = self._started()
+        parsed = parse(action)
+        if before.done:
+            problem = "The episode is over."
+        elif isinstance(parsed, str):
+            problem = parsed
+        else:
+            self._last = self._look(self._carry_out(parsed))
+            return self._last.model_copy(deep=True)
+        observation = Observation(state=before.observation.state, feedback=problem)
+        self._last = before.model_copy(update={"observation": observation, "progress": False})
+        return self._last.model_copy(deep=True)
+
+    def admissible(self) -> list[str]:
+        """Clicks, texts from the goal and options that the elements on the page take now, sorted; none at the end."""
+        if self._started().done:
+            return []
+        words = dict.fromkeys(re.findall(r'"([^"]+)"', self.goal) or re.findall(r"[\w/:-]+", self.goal))
+        found = [
+            *(Act("click", (bid,)) for bid, fact in self._facts.items() if fact["clickable"]),
+            *(Act("fill", (bid, word)) for bid, fact in self._facts.items() if fact["fillable"] for word in words),
+            *(
+                Act("select_option", (bid, option))
+                for bid, fact in self._facts.items()
+                for option in fact["options"] or ()
+            ),
+            *self._useful(),
+        ]
+        return sorted({one.text for one in found})
+
+    def peek(self, action: str) -> bool | None:
+        """Whether the action is one that the expert would take next, or as good.
+
+        False for what can't be carried out or changes nothing that counts, None where the expert can't tell: clicks on
+        elements that hold, or lie in, one that the plan clicks, and keys.
+        """
+        parsed = parse(action)
+        if self._started().done or isinstance(parsed, str):
+            return False
+        useful = self._useful()
+        if parsed in useful:
+            return True
+        if parsed.name in HARMLESS or (parsed.bid and parsed.bid not in self._facts):
+            return False
+        if parsed.name == "press":
+            return None
+        if parsed.name in ("fill", "clear", "select_option"):
+            return False if parsed.bid not in {one.bid for one in useful} else None
+        return None if self._kin(parsed.bid, [one.bid for one in useful]) else False
+
+    def expert_action(self) -> str | None:
+        """The next action of the scripted expert; None after the end and where nothing helps any more."""
+        self._started()
+        useful = self._useful()
+        return useful[0].text if useful else None
+
+    def close(self) -> None:
+        """Close the page; safe to call twice."""
+        page, self._page = self._page, None
+        if page is not None:
+            page.close()
+
+    def _useful(self) -> list[Act]:
+        """Actions that shorten the plan now."""
+        steps = self._plan[0] if self._plan else []
+        return [act([str(part) for part in one]) for step in steps for one in step if one and one[1] is not None]
+
+    def _kin(self, bid: str, others: list[str]) -> bool:
+        script = """((bid, others) => { const e = r2v.find(bid), label = e => e.closest('label');
+            return others.map(r2v.find).some(o => o && e &&
+                (o.contains(e) || e.contains(o) || (label(e) && label(e) === label(o)))); })"""
+        return bool(self._open().run(f"{script}({json.dumps(bid)}, {json.dumps(others)})"))
+
+    def _carry_out(self, action: Act) -> str:
+        """Do it; '' or what is wrong."""
+        page = self._open()
+        bid = json.dumps(action.bid)
+        if action.name == "noop":
+            return ""
+        if action.name in ("fill", "clear"):
+            text = action.arguments[1] if action.name == "fill" else ""
+            return str(page.run(f"r2v.fill({bid}, {json.dumps(text)})"))
+        if action.name == "select_option":
+            return str(page.run(f"r2v.select({bid}, {json.dumps(action.arguments[1:])})"))
+        if action.name == "focus":
+            return str(page.run(f"r2v.focus({bid})"))
+        if action.name == "press":
+            return self._press(action)
+        where = page.run(f"r2v.point({bid})")
+        if isinstance(where, str):
+            return where
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", **where)
+        for count in {"hover": (), "click": (1,), "dblclick": (1, 2)}[action.name]:
+            for kind in ("mousePressed", "mouseReleased"):
+                page.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=count, **where)
+        return ""
+
+    def _press(self, action: Act) -> str:
+        key = action.arguments[1]
+        if key not in KEYS and not (len(key) == 1 and key.isascii() and key.isalnum()):
+            return f"Unknown key '{key[:20]}'; known: {', '.join(KEYS)}, single letters and digits."
+        page = self._open()
+        problem = str(page.run(f"r2v.focus({json.dumps(action.bid)})"))
+        if problem:
+            return problem
+        code, text = KEYS.get(key, (ord(key.upper()), key))
+        event = {"key": " " if key == "Space" else key, "windowsVirtualKeyCode": code}
+        page.call("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
+        page.call("Input.dispatchKeyEvent", type="keyUp", **event)
+        return ""
+
+    def _look(self, feedback: str) -> Outcome:
+        """What the page shows once its clock has gone on, with its verdict; a page that was left has lost."""
+        here = f"window.r2v && window.core && location.href.split('#')[0] === {json.dumps(self._url)}"
+        look = f"(r2v.advance({SETTLE_MS}), r2v.look({json.dumps(self._name)}))"
+        seen = self._open().run(f"{here} ? {look} : null")
+        if seen is None:
+            self._facts, self._plan = {}, []
+            return Outcome(observation=Observation(state="", feedback="The page was left."), done=True, progress=False)
+        before = self._last
+        self._facts = seen["facts"]
+        self._plan = seen["plan"] or []
+        done, reward = bool(seen["done"]), float(seen["reward"])
+        success = done and reward > 0.999
+        if done:
+            feedback = "The page accepts the result." if success else "The page rejects the result."
+        remaining = 0 if success else None if done or seen["plan"] is None else sum(map(len, self._plan))
+        closer = before and before.remaining is not None and remaining is not None and remaining < before.remaining
+        return Outcome(
+            observation=Observation(state=self._tree(), feedback=feedback),
+            done=done,
+            success=success,
+            score=min(max(reward, 0.0), 1.0) if done else 0.0,
+            remaining=remaining,
+            progress=None if before is None else bool(closer),
+        )
+
+    def _tree(self) -> str:
+        page = self._open()
+        bids: dict[int, str] = {}
+        stack = [page.call("DOM.getDocument", depth=-1)["root"]]
+        while stack:
+            node = stack.pop()
+            attributes = node.get("attributes", [])
+            if "bid" in attributes[::2]:
+                bids[node["backendNodeId"]] = attributes[attributes.index("bid") + 1]
+            stack += node.get("children", [])
+        listening = frozenset(bid for bid, fact in self._facts.items() if fact["listening"])
+        return describe(page.call("Accessibility.getFullAXTree")["nodes"], bids, listening)
+
+    def _open(self) -> Page:
+        if self._page is None:
+            raise RuntimeError(f"environment of task {self.task.task_id} is closed")
+        return self._page
+
+    def _started(self) -> Outcome:
+        self._open()
+        if self._last is None:
+            raise RuntimeError(f"environment of task {self.task.task_id} needs reset() first")
+        return self._last

@@ -1,0 +1,153 @@
+// Runs in a MiniWoB++ page before the page's own scripts: a clock that only we move, and what the page's elements are.
+(() => {
+  'use strict';
+  // -- time. Timers and dates follow a virtual clock, so an episode is the same on a busy machine and an idle one.
+  const RealDate = Date;
+  let now = RealDate.UTC(2020, 0, 15, 12), timers = [], last = 0;
+  const start = now;
+  const add = (task, delay, every, rest) => {
+    const due = now + Math.max(Number(delay) || 0, every ? 1 : 0);
+    timers.push({id: ++last, due, every: every ? Math.max(Number(delay) || 0, 1) : 0, task, rest});
+    return last;
+  };
+  const drop = id => { timers = timers.filter(timer => timer.id !== id); };
+  window.setTimeout = (task, delay, ...rest) => add(task, delay, false, rest);
+  window.setInterval = (task, delay, ...rest) => add(task, delay, true, rest);
+  window.clearTimeout = window.clearInterval = window.cancelAnimationFrame = drop;
+  window.requestAnimationFrame = task => add(() => task(now - start), 16, false, []);
+  performance.now = () => now - start;
+  window.Date = class extends RealDate {
+    constructor(...parts) { if (parts.length) super(...parts); else super(now); }
+    static now() { return now; }
+  };
+  const advance = ms => {
+    const end = now + ms;
+    for (let turns = 0; turns < 10000; turns++) {
+      const next = timers.filter(timer => timer.due <= end).sort((a, b) => a.due - b.due || a.id - b.id)[0];
+      if (!next) break;
+      now = Math.max(now, next.due);
+      if (next.every) next.due = now + next.every; else drop(next.id);
+      if (typeof next.task === 'function') next.task(...next.rest);
+    }
+    now = end;
+  };
+
+  // -- which elements listen to clicks, so that a clickable <span> can be told from text
+  const CLICKS = new Set(['click', 'mousedown', 'mouseup', 'dblclick']), listening = new WeakSet();
+  const listen = EventTarget.prototype.addEventListener;
+  EventTarget.prototype.addEventListener = function (type, ...rest) {
+    if (CLICKS.has(type) && this instanceof Element) listening.add(this);
+    return listen.call(this, type, ...rest);
+  };
+
+  // -- elements have ids ("bid", as in BrowserGym), counted in the order in which they came up
+  const byId = new Map();
+  const TYPED = ['text', 'password', 'number', 'email', 'search', 'tel', 'url'];
+  const PICKED = ['date', 'time', 'color', 'range', 'month', 'week', 'datetime-local'];
+  const AROUND = ['reward-display', 'click-canvas', 'sync-task-cover', 'query'];
+  const shown = e => e.checkVisibility({visibilityProperty: true}) && e.getClientRects().length > 0;
+  const fillable = e => e.tagName === 'TEXTAREA' || (e.tagName === 'INPUT' && [...TYPED, ...PICKED].includes(e.type));
+  const clickable = e =>
+    ['BUTTON', 'A', 'INPUT', 'TEXTAREA', 'LABEL', 'SUMMARY'].includes(e.tagName) || listening.has(e) || !!e.onclick;
+  const mark = () => {
+    const facts = {};
+    for (const e of document.body.querySelectorAll('*')) {
+      if (AROUND.some(id => e.closest('#' + id))) { e.setAttribute('bid', '-'); continue; }
+      if (byId.get(e.getAttribute('bid')) !== e) {
+        e.setAttribute('bid', String(byId.size + 1));
+        byId.set(e.getAttribute('bid'), e);
+      }
+      if (!shown(e)) continue;
+      facts[e.getAttribute('bid')] = {
+        clickable: clickable(e) && !e.disabled,
+        listening: listening.has(e) || !!e.onclick,
+        fillable: fillable(e) && !e.disabled && !e.readOnly,
+        text: e.tagName === 'INPUT' ? e.type : '',
+        options: e.tagName === 'SELECT' && !e.disabled ? [...e.options].map(o => o.text) : null,
+      };
+    }
+    return facts;
+  };
+  const find = bid => {
+    const e = byId.get(String(bid));
+    return e && e.isConnected && shown(e) && !AROUND.some(id => e.closest('#' + id)) ? e : null;
+  };
+
+  // -- what an action does. Each answers with '' or with what is wrong; those that need the mouse with a point.
+  const usable = (bid, check) => {
+    const e = find(bid);
+    if (!e) return `There is no element ${bid}.`;
+    if (e.disabled) return `Element ${bid} is disabled.`;
+    return check(e);
+  };
+  const changed = (e, ...types) => types.forEach(type => e.dispatchEvent(new Event(type, {bubbles: true})));
+  const point = bid => usable(bid, e => {
+    if (e.tagName === 'OPTION') return `Element ${bid} is an option: use select_option on its list.`;
+    e.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
+    for (const box of e.getClientRects()) {
+      const x = box.left + box.width / 2, y = box.top + box.height / 2, hit = document.elementFromPoint(x, y);
+      if (hit && (e.contains(hit) || hit.contains(e) && !clickable(hit) || (e.labels && [...e.labels].includes(hit))))
+        return {x, y};
+    }
+    return `Element ${bid} can't be reached: something covers it.`;
+  });
+  const fill = (bid, text) => usable(bid, e => {
+    if (!fillable(e)) return `Element ${bid} can't be filled in.`;
+    if (e.readOnly) return `Element ${bid} is read-only.`;
+    e.focus();
+    if (e.disabled || !e.isConnected) return `Element ${bid} became disabled.`;
+    if (PICKED.includes(e.type)) {
+      const before = e.value;
+      e.value = text;
+      if (e.value !== text) { e.value = before; return `'${text}' is no value for a field of type ${e.type}.`; }
+      changed(e, 'input', 'change');
+      return '';
+    }
+    e.select();
+    if (text) document.execCommand('insertText', false, text); else document.execCommand('delete');
+    return '';
+  });
+  const select = (bid, wanted) => usable(bid, e => {
+    if (e.tagName !== 'SELECT') return `Element ${bid} is no list.`;
+    const found = wanted.map(text => [...e.options].find(o => o.text === text || o.value === text));
+    const missing = wanted.find((_, i) => !found[i]);
+    if (missing !== undefined) return `List ${bid} has no option '${missing}'.`;
+    if (!e.multiple && found.length !== 1) return `List ${bid} takes one option.`;
+    e.focus();
+    for (const option of e.options) option.selected = found.includes(option);
+    changed(e, 'input', 'change');
+    return '';
+  });
+  const focus = bid => usable(bid, e => { e.focus(); return ''; });
+
+  // -- episodes
+  const begin = seed => {
+    const still = document.createElement('style');
+    still.textContent = '*, *::before, *::after { transition: none !important; animation: none !important; }';
+    document.head.append(still);
+    if (window.jQuery) jQuery.fx.off = true;
+    for (let i = 0; i < 100 && typeof genProblem !== 'function'; i++) advance(100);
+    Math.seedrandom(seed);
+    core.EPISODE_MAX_TIME = 1e12; // no verdict by the clock
+    core.startEpisodeReal();
+    for (let i = 0; i < 100 && !WOB_TASK_READY; i++) advance(100);
+    advance(2000);
+    document.activeElement?.blur();
+    return goal();
+  };
+  const goal = () => {
+    const said = core.getUtterance();
+    return typeof said === 'string' ? said : said.utterance;
+  };
+  const look = task => {
+    const facts = mark();
+    return {
+      facts,
+      done: WOB_DONE_GLOBAL,
+      reward: WOB_RAW_REWARD_GLOBAL,
+      focused: find(document.activeElement?.getAttribute('bid'))?.getAttribute('bid') ?? null,
+      plan: WOB_DONE_GLOBAL ? null : r2vExperts.plan(task, goal()),
+    };
+  };
+  window.r2v = {advance, begin, look, point, fill, select, focus, find};
+})();
