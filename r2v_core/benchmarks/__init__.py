@@ -11,6 +11,7 @@ from r2v_core.benchmarks.base import Benchmark
 from r2v_core.errors import R2VError, nearest
 
 BENCHMARKS: dict[str, str] = {
+    "miniwob": "r2v_core.benchmarks.miniwob:MiniWob",
     "textworld": "r2v_core.benchmarks.textworld:TextWorld",
 }
 """Name → 'module:class'. The class takes ``(options, splits, max_steps)`` and has ``Options`` (a pydantic model)."""

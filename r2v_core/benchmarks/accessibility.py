@@ -9,6 +9,7 @@ Elements that can be acted on or stand for something have their id in brackets; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,11 +20,14 @@ TEXTS = ("StaticText",)
 LEAVES = frozenset(["textbox", "searchbox", "spinbutton", "Date", "InputTime"])
 """Roles whose children only repeat their value."""
 
-SILENT = frozenset(
-    ["RootWebArea", "generic", "none", "InlineTextBox", "LineBreak", "ListMarker", "LabelText", "paragraph", "LayoutTable"]
-    + ["LayoutTableRow", "LayoutTableCell", "rowgroup", "MenuListPopup"]
-)
+SILENT = frozenset([
+    "RootWebArea", "generic", "none", "InlineTextBox", "LineBreak", "ListMarker", "LabelText", "paragraph",
+    "LayoutTable", "LayoutTableRow", "LayoutTableCell", "rowgroup", "MenuListPopup",
+])  # fmt: skip
 """Roles that say nothing by themselves: only their children are shown, unless the element listens to clicks."""
+
+SHOWN = re.compile(r"^ *\[(\d+)\]", re.MULTILINE)
+"""Ids of the elements in a tree's text."""
 
 STATES = ("focused", "checked", "selected", "expanded", "disabled", "readonly", "pressed", "invalid")
 """Properties that are shown where they are set; ``checked=true`` is written ``checked``."""
@@ -75,8 +79,9 @@ def describe(nodes: list[Mapping[str, Any]], bids: Mapping[int, str], clickable:
 
 
 def quote(text: str) -> str:
-    """A text in single quotes on one line."""
-    return "'" + " ".join(text.split()).replace("'", "\u2019") + "'"
+    """A text in quotes on one line."""
+    line = " ".join(text.split())
+    return f'"{line}"' if "'" in line else f"'{line}'"
 
 
 def _details(node: Mapping[str, Any], role: str, name: str) -> list[str]:

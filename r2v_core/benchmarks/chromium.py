@@ -20,8 +20,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from r2v_core.errors import R2VError
@@ -248,6 +248,16 @@ def open_page(width: int, height: int) -> Page:
         if not _running.pages:
             _stop()
         raise
+
+
+@contextmanager
+def browser() -> Iterator[None]:
+    """Chromium stays between the pages that are opened and closed in here."""
+    page = open_page(1, 1)
+    try:
+        yield
+    finally:
+        page.close()
 
 
 @atexit.register

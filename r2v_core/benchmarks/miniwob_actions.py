@@ -55,7 +55,7 @@ def act(parts: Sequence[str]) -> Act:
 def parse(action: str) -> Act | str:
     """The action that a text says, or one sentence that says what is wrong with it.
 
-    Nothing is evaluated: a call's name and its quoted texts (or whole numbers) are read off, everything else is refused.
+    Nothing is evaluated: a call's name and its quoted texts (or whole numbers) are read off, all else is refused.
     Lists are written as further arguments or in square brackets: ``select_option('14', ['a', 'b'])``.
     """
     action = action.strip()

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from r2v_core.benchmarks.accessibility import describe
+from r2v_core.benchmarks.accessibility import SHOWN, describe
 from r2v_core.benchmarks.base import Outcome, Task
 from r2v_core.benchmarks.chromium import Page, open_page
 from r2v_core.benchmarks.miniwob_actions import Act, act, parse
@@ -56,7 +56,9 @@ class MiniWobEnv:
         self._page: Page | None = open_page(332, 214)
         try:
             script = "\n".join(files("r2v_core.benchmarks").joinpath(name).read_text("utf-8") for name in SCRIPTS)
-            self._page.call("Page.addScriptToEvaluateOnNewDocument", source=script + "\nwindow.r2vExperts = r2vExperts;")
+            self._page.call(
+                "Page.addScriptToEvaluateOnNewDocument", source=script + "\nwindow.r2vExperts = r2vExperts;"
+            )
         except BaseException:
             self.close()
             raise
@@ -90,20 +92,23 @@ class MiniWobEnv:
         return self._last.model_copy(deep=True)
 
     def admissible(self) -> list[str]:
-        """Clicks, texts from the goal and options that the elements on the page take now, sorted; none at the end."""
-        if self._started().done:
+        """Clicks, texts and options that elements in the observation take now, sorted; none after the end.
+
+        Texts to fill in are those that the goal quotes and its numbers, else the first short ones on the page.
+        """
+        outcome = self._started()
+        if outcome.done:
             return []
-        words = dict.fromkeys(re.findall(r'"([^"]+)"', self.goal) or re.findall(r"[\w/:-]+", self.goal))
-        found = [
-            *(Act("click", (bid,)) for bid, fact in self._facts.items() if fact["clickable"]),
-            *(Act("fill", (bid, word)) for bid, fact in self._facts.items() if fact["fillable"] for word in words),
-            *(
-                Act("select_option", (bid, option))
-                for bid, fact in self._facts.items()
-                for option in fact["options"] or ()
-            ),
-            *self._useful(),
-        ]
+        texts = re.findall(r'"([^"]+)"|(\S*\d\S*)', self.goal) or re.findall(
+            r"(?<= )'(\w[^']{0,19})'()", outcome.observation.state
+        )
+        words = list(dict.fromkeys(quoted or number for quoted, number in texts))[:5]
+        found = self._useful()
+        for bid in SHOWN.findall(outcome.observation.state):
+            fact = self._facts.get(bid, {"clickable": False, "fillable": False, "options": None})
+            found += [Act("click", (bid,))] if fact["clickable"] else []
+            found += [Act("fill", (bid, word)) for word in words if fact["fillable"]]
+            found += [Act("select_option", (bid, option)) for option in fact["options"] or ()]
         return sorted({one.text for one in found})
 
     def peek(self, action: str) -> bool | None:

@@ -110,7 +110,9 @@ const r2vExperts = (() => {
       ]);
     },
     'navigate-tree': goal => {
-      const names = all('#tree span').filter(e => text(e) === quoted(goal)[0]), seen = names.filter(visible);
+      const names = all('#tree span').filter(e => text(e) === quoted(goal)[0])
+        .map(e => e.classList.contains('folder') ? e : e.parentElement); // a file's row listens, not its name
+      const seen = names.filter(visible);
       if (seen.length) return [any(seen)];
       const above = [];
       for (let li = names[0].closest('ul').closest('li'); li; li = li.parentElement.closest('li')) above.unshift(li);
@@ -121,7 +123,7 @@ const r2vExperts = (() => {
       const [first, end = ''] = quoted(goal), box = one('#tags');
       const wanted = ui_utils.COUNTRIES.filter(name => name.startsWith(first) && name.endsWith(end))[0];
       const offers = all('.ui-autocomplete li').filter(visible), offer = offers.find(li => text(li) === wanted);
-      if (offer) return [[click(offer.querySelector('div, a') ?? offer)], submit()];
+      if (offer) return [[click(offer)], submit()];
       return wanted === box.value ? [submit()] : [enter(box, wanted), [['click', null]], submit()];
     },
     'find-word': goal => {
