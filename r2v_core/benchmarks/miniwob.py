@@ -113,7 +113,7 @@ class MiniWob:
     def ready(self) -> str | None:
         """None where the pages and a browser are installed."""
         if find_spec("miniwob") is None:
-            return "the package miniwob is missing: pip install 'r2v-assets[miniwob]'"
+            return "the package miniwob is missing: pip install -c constraints.txt -e '.[miniwob]'"
         return None if find_chromium() else f"no Chromium on this machine: {INSTALL}"
 
     def make_tasks(self, seed: int, cache: Path, progress: Any = None) -> list[Task]:

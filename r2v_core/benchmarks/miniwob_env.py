@@ -18,7 +18,9 @@ SETTLE_MS = 2000
 """How far the page's clock goes on after each action; nobody waits for it."""
 
 SCRIPTS = ("miniwob_experts.js", "miniwob_page.js")
-HARMLESS = frozenset(["noop", "hover"])
+HARMLESS = frozenset(["noop", "hover", "focus"])
+ONE_FIELD = frozenset(["fill", "clear", "select_option"])
+"""Actions that change one field; unless the plan has them, they bring nothing closer where it names every step."""
 
 KEYS: dict[str, tuple[int, str]] = {
     "Enter": (13, "\r"),
@@ -114,21 +116,21 @@ class MiniWobEnv:
     def peek(self, action: str) -> bool | None:
         """Whether the action is one that the expert would take next, or as good.
 
-        False for what can't be carried out or changes nothing that counts, None where the expert can't tell: clicks on
-        elements that hold, or lie in, one that the plan clicks, and keys.
+        False for what can't be carried out or is no part of the plan, None where the expert can't tell: keys, clicks on
+        elements that hold, or lie in, one that the plan clicks, and other texts where elements are yet to come up.
         """
         parsed = parse(action)
         if self._started().done or isinstance(parsed, str):
             return False
         useful = self._useful()
-        if parsed in useful:
+        if _same(parsed) in map(_same, useful):
             return True
-        if parsed.name in HARMLESS or (parsed.bid and parsed.bid not in self._facts):
+        if parsed.name in HARMLESS or parsed.bid not in self._facts:
             return False
+        if parsed.name in ONE_FIELD:
+            return None if any(one[1] is None for group in self._plan for step in group for one in step) else False
         if parsed.name == "press":
             return None
-        if parsed.name in ("fill", "clear", "select_option"):
-            return False if parsed.bid not in {one.bid for one in useful} else None
         return None if self._kin(parsed.bid, [one.bid for one in useful]) else False
 
     def expert_action(self) -> str | None:
@@ -186,7 +188,7 @@ class MiniWobEnv:
         problem = str(page.run(f"r2v.focus({json.dumps(action.bid)})"))
         if problem:
             return problem
-        code, text = KEYS.get(key, (ord(key.upper()), key))
+        code, text = KEYS[key] if key in KEYS else (ord(key.upper()), key)
         event = {"key": " " if key == "Space" else key, "windowsVirtualKeyCode": code}
         page.call("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
         page.call("Input.dispatchKeyEvent", type="keyUp", **event)
@@ -241,3 +243,10 @@ class MiniWobEnv:
         if self._last is None:
             raise RuntimeError(f"environment of task {self.task.task_id} needs reset() first")
         return self._last
+
+
+def _same(action: Act) -> tuple[str, str, frozenset[str]]:
+    """What an action does, equal for two ways of writing it."""
+    if action.name == "clear":
+        return "fill", action.bid, frozenset([""])
+    return action.name, action.bid, frozenset(action.arguments[1:])

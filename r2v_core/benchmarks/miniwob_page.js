@@ -27,7 +27,7 @@
       if (!next) break;
       now = Math.max(now, next.due);
       if (next.every) next.due = now + next.every; else drop(next.id);
-      if (typeof next.task === 'function') next.task(...next.rest);
+      if (typeof next.task === 'function') try { next.task(...next.rest); } catch (error) { console.error(error); }
     }
     now = end;
   };
