@@ -158,27 +158,16 @@ class MiniWobEnv:
 
     def _carry_out(self, action: Act) -> str:
         """Do it; '' or what is wrong."""
-        page = self._open()
-        bid = json.dumps(action.bid)
         if action.name == "noop":
             return ""
-        if action.name in ("fill", "clear"):
-            text = action.arguments[1] if action.name == "fill" else ""
-            return str(page.run(f"r2v.fill({bid}, {json.dumps(text)})"))
-        if action.name == "select_option":
-            return str(page.run(f"r2v.select({bid}, {json.dumps(action.arguments[1:])})"))
-        if action.name == "focus":
-            return str(page.run(f"r2v.focus({bid})"))
         if action.name == "press":
             return self._press(action)
-        where = page.run(f"r2v.point({bid})")
-        if isinstance(where, str):
-            return where
-        page.call("Input.dispatchMouseEvent", type="mouseMoved", **where)
-        for count in {"hover": (), "click": (1,), "dblclick": (1, 2)}[action.name]:
-            for kind in ("mousePressed", "mouseReleased"):
-                page.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=count, **where)
-        return ""
+        name, arguments = {
+            "fill": ("fill", action.arguments),
+            "clear": ("fill", (action.bid, "")),
+            "select_option": ("select", (action.bid, action.arguments[1:])),
+        }.get(action.name, (action.name, (action.bid,)))
+        return str(self._open().run(f"r2v.{name}(...{json.dumps(arguments)})"))
 
     def _press(self, action: Act) -> str:
         key = action.arguments[1]
@@ -190,8 +179,8 @@ class MiniWobEnv:
             return problem
         code, text = KEYS[key] if key in KEYS else (ord(key.upper()), key)
         event = {"key": " " if key == "Space" else key, "windowsVirtualKeyCode": code}
-        page.call("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
-        page.call("Input.dispatchKeyEvent", type="keyUp", **event)
+        down, up = {"type": "keyDown", "text": text, **event}, {"type": "keyUp", **event}
+        page.call_all("Input.dispatchKeyEvent", [down, up])
         return ""
 
     def _look(self, feedback: str) -> Outcome:

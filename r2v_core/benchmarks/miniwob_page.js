@@ -73,7 +73,7 @@
     return e && e.isConnected && shown(e) && !AROUND.some(id => e.closest('#' + id)) ? e : null;
   };
 
-  // -- what an action does. Each answers with '' or with what is wrong; those that need the mouse with a point.
+  // -- what an action does. Each answers with '' or with what is wrong.
   const usable = (bid, check) => {
     const e = find(bid);
     if (!e) return `There is no element ${bid}.`;
@@ -81,15 +81,48 @@
     return check(e);
   };
   const changed = (e, ...types) => types.forEach(type => e.dispatchEvent(new Event(type, {bubbles: true})));
-  const point = bid => usable(bid, e => {
+  // The mouse. Its events are made here, at whatever lies on top at the element's middle, as MiniWoB++'s own elementClick
+  // makes them: a real pointer's come when the compositor gets round to them, and again when something moves below it.
+  const FOCUSABLE = 'a[href], button, input, select, textarea, [tabindex], [contenteditable]';
+  let under = null;
+  const mouse = (bid, act) => usable(bid, e => {
     if (e.tagName === 'OPTION') return `Element ${bid} is an option: use select_option on its list.`;
     e.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
     for (const box of e.getClientRects()) {
       const x = box.left + box.width / 2, y = box.top + box.height / 2, hit = document.elementFromPoint(x, y);
-      if (hit && (e.contains(hit) || hit.contains(e) && !clickable(hit) || (e.labels && [...e.labels].includes(hit))))
-        return {x, y};
+      if (hit && (e.contains(hit) || hit.contains(e) && !clickable(hit) || (e.labels && [...e.labels].includes(hit)))) {
+        const at = {bubbles: true, cancelable: true, composed: true, view: window, clientX: x, clientY: y};
+        act(hit, (Type, name, more) => hit.isConnected && hit.dispatchEvent(new Type(name, {...at, ...more})), at);
+        return '';
+      }
     }
     return `Element ${bid} can't be reached: something covers it.`;
+  });
+  const move = (hit, send, at) => {
+    if (under !== hit) {
+      if (under?.isConnected) under.dispatchEvent(new MouseEvent('mouseout', {...at, relatedTarget: hit}));
+      send(MouseEvent, 'mouseover', {relatedTarget: under});
+      under = hit;
+    }
+    send(MouseEvent, 'mousemove');
+  };
+  const press = (hit, send, detail) => {
+    send(PointerEvent, 'pointerdown', {buttons: 1, detail});
+    if (send(MouseEvent, 'mousedown', {buttons: 1, detail})) {
+      const focused = hit.closest(FOCUSABLE);
+      if (focused) focused.focus(); else document.activeElement?.blur();
+    }
+    send(PointerEvent, 'pointerup', {detail});
+    send(MouseEvent, 'mouseup', {detail});
+    send(PointerEvent, 'click', {detail});
+  };
+  const hover = bid => mouse(bid, move);
+  const click = bid => mouse(bid, (hit, send, at) => { move(hit, send, at); press(hit, send, 1); });
+  const dblclick = bid => mouse(bid, (hit, send, at) => {
+    move(hit, send, at);
+    press(hit, send, 1);
+    press(hit, send, 2);
+    send(MouseEvent, 'dblclick', {detail: 2});
   });
   const fill = (bid, text) => usable(bid, e => {
     if (!fillable(e)) return `Element ${bid} can't be filled in.`;
@@ -149,5 +182,5 @@
       plan: WOB_DONE_GLOBAL ? null : r2vExperts.plan(task, goal()),
     };
   };
-  window.r2v = {advance, begin, look, point, fill, select, focus, find};
+  window.r2v = {advance, begin, look, find, hover, click, dblclick, fill, select, focus};
 })();
