@@ -20,7 +20,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -197,12 +197,6 @@ class Page:
     def call(self, method: str, **parameters: Any) -> Any:
         """Send one command to this page and wait for its result."""
         return self.chromium.call(method, parameters, self.session)
-
-    def call_all(self, method: str, several: Sequence[dict[str, Any]]) -> None:
-        """Send one command several times over and wait for the last, which Chromium carries out last."""
-        for parameters in several[:-1]:
-            self.chromium.send(method, parameters, self.session)
-        self.chromium.call(method, several[-1], self.session)
 
     def go(self, url: str) -> None:
         """Open an address and wait until it is loaded."""

@@ -179,8 +179,8 @@ class MiniWobEnv:
             return problem
         code, text = KEYS[key] if key in KEYS else (ord(key.upper()), key)
         event = {"key": " " if key == "Space" else key, "windowsVirtualKeyCode": code}
-        down, up = {"type": "keyDown", "text": text, **event}, {"type": "keyUp", **event}
-        page.call_all("Input.dispatchKeyEvent", [down, up])
+        page.call("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
+        page.call("Input.dispatchKeyEvent", type="keyUp", **event)
         return ""
 
     def _look(self, feedback: str) -> Outcome:
