@@ -109,15 +109,16 @@ const r2vExperts = (() => {
         ...all('#area input[type=text]').flatMap((e, i) => enter(e, i === box ? number : '')),
       ]);
     },
-    'navigate-tree': goal => {
-      const names = all('#tree span').filter(e => text(e) === quoted(goal)[0])
-        .map(e => e.classList.contains('folder') ? e : e.parentElement); // a file's row listens, not its name
-      const seen = names.filter(visible);
-      if (seen.length) return [any(seen)];
+    'navigate-tree': goal => { // a folder listens at its name and at the sign before it, a file in its whole row
+      const ways = li => [...li.querySelectorAll(':scope > .folder, :scope > .hitarea')].reverse();
+      const targets = (li, places = ways(li)) => places.length ? places : [li];
+      const rows = all('#tree li').filter(li => text(li.querySelector('span')) === quoted(goal)[0]);
+      const seen = rows.filter(visible);
+      if (seen.length) return [any(seen.flatMap(li => targets(li)))];
       const above = [];
-      for (let li = names[0].closest('ul').closest('li'); li; li = li.parentElement.closest('li')) above.unshift(li);
+      for (let li = rows[0].parentElement.closest('li'); li; li = li.parentElement.closest('li')) above.unshift(li);
       const closed = above.filter(li => !visible(li.querySelector('ul')));
-      return [...closed.map(li => [click(li.querySelector('span'))]), [click(names[0])]];
+      return [...closed.map(li => any(ways(li))), any(targets(rows[0]))];
     },
     'use-autocomplete-nodelay': goal => {
       const [first, end = ''] = quoted(goal), box = one('#tags');
@@ -143,7 +144,8 @@ const r2vExperts = (() => {
     PLANS[name] = PLANS[same];
 
   const plan = (task, goal) => {
-    const groups = PLANS[task](goal);
+    let groups;
+    try { groups = PLANS[task](goal); } catch (error) { console.error(error); } // what it looks for is gone
     if (!groups) return null;
     const steps = groups.map(group => group.map(step => Array.isArray(step[0]) ? step : [step]));
     return steps.filter(group => group.length);
