@@ -27,7 +27,7 @@ from typing import Any
 from r2v_core.errors import R2VError
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-INSTALL = "apt-get install chromium"
+INSTALL = "apt install chromium"
 PATIENCE_S = 120.0
 """Seconds that one call may take: a bound on hanging, not on slowness."""
 

@@ -58,7 +58,7 @@ def parse(action: str) -> Act | str:
     Nothing is evaluated: a call's name and its quoted texts (or whole numbers) are read off, all else is refused.
     Lists are written as further arguments or in square brackets: ``select_option('14', ['a', 'b'])``.
     """
-    action = action.strip()
+    action = action.strip().encode(errors="replace").decode()
     if len(action) > MAX_ACTION:
         return f"The action is longer than {MAX_ACTION} characters."
     call = _CALL.fullmatch(action)

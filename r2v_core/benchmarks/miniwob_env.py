@@ -12,6 +12,7 @@ from r2v_core.benchmarks.accessibility import SHOWN, describe
 from r2v_core.benchmarks.base import Outcome, Task
 from r2v_core.benchmarks.chromium import Page, open_page
 from r2v_core.benchmarks.miniwob_actions import Act, act, parse
+from r2v_core.errors import R2VError
 from r2v_core.trajectory import Observation
 
 SETTLE_MS = 2000
@@ -53,7 +54,13 @@ class MiniWobEnv:
 
     def __init__(self, task: Task, html: Path) -> None:
         self.task = task
+        self._html = html
+        self._twin: MiniWobEnv | None = None
+        self._history: list[str] = []
+        self._tried: dict[str, bool] = {}
         self._name: str = task.options["page"]
+        if not (html / f"{self._name}.html").is_file():
+            raise R2VError(f"Task {task.task_id}: the installed package miniwob has no page '{self._name}'")
         self._url = (html / f"{self._name}.html").as_uri()
         self._page: Page | None = open_page(332, 214)
         try:
@@ -73,10 +80,16 @@ class MiniWobEnv:
         """Start over: the page is loaded anew and its problem made from the task's seed."""
         page = self._open()
         self._last = None
+        self._history, self._tried = [], {}
         page.go(self._url)
         self.goal = page.run(f"r2v.begin({json.dumps(str(self.task.options['seed']))})")
         self._last = self._look("")
         return self._last.model_copy(deep=True)
+
+    def slips(self) -> list[str]:
+        """Nothing beyond :meth:`admissible`: that has other elements and texts to go wrong with."""
+        self._started()
+        return []
 
     def step(self, action: str) -> Outcome:
         """Carry out one action; whatever the text, the answer is an observation."""
@@ -87,6 +100,8 @@ class MiniWobEnv:
         elif isinstance(parsed, str):
             problem = parsed
         else:
+            self._history.append(action)
+            self._tried = {}
             self._last = self._look(self._carry_out(parsed))
             return self._last.model_copy(deep=True)
         observation = Observation(state=before.observation.state, feedback=problem)
@@ -113,11 +128,11 @@ class MiniWobEnv:
             found += [Act("select_option", (bid, option)) for option in fact["options"] or ()]
         return sorted({one.text for one in found})
 
-    def peek(self, action: str) -> bool | None:
-        """Whether the action is one that the expert would take next, or as good.
+    def peek(self, action: str) -> bool:
+        """What ``step(action).progress`` would be.
 
-        False for what can't be carried out or is no part of the plan, None where the expert can't tell: keys, clicks on
-        elements that hold, or lie in, one that the plan clicks, and other texts where elements are yet to come up.
+        The expert knows for most actions. For the others (keys, clicks on elements that hold, or lie in, one that the
+        plan clicks, texts where elements are yet to come up) a second page is brought into this state and tries it.
         """
         parsed = parse(action)
         if self._started().done or isinstance(parsed, str):
@@ -128,10 +143,10 @@ class MiniWobEnv:
         if parsed.name in HARMLESS or parsed.bid not in self._facts:
             return False
         if parsed.name in ONE_FIELD:
-            return None if any(one[1] is None for group in self._plan for step in group for one in step) else False
-        if parsed.name == "press":
-            return None
-        return None if self._kin(parsed.bid, [one.bid for one in useful]) else False
+            unsure = any(one[1] is None for group in self._plan for step in group for one in step)
+        else:
+            unsure = parsed.name == "press" or self._kin(parsed.bid, [one.bid for one in useful])
+        return self._try(parsed.text) if unsure else False
 
     def expert_action(self) -> str | None:
         """The next action of the scripted expert; None after the end and where nothing helps any more."""
@@ -142,8 +157,22 @@ class MiniWobEnv:
     def close(self) -> None:
         """Close the page; safe to call twice."""
         page, self._page = self._page, None
+        twin, self._twin = self._twin, None
+        if twin is not None:
+            twin.close()
         if page is not None:
             page.close()
+
+    def _try(self, action: str) -> bool:
+        if action not in self._tried:
+            if self._twin is None:
+                self._twin = MiniWobEnv(self.task, self._html)
+            self._twin.task = self.task
+            self._twin.reset()
+            for past in self._history:
+                self._twin.step(past)
+            self._tried[action] = bool(self._twin.step(action).progress)
+        return self._tried[action]
 
     def _useful(self) -> list[Act]:
         """Actions that shorten the plan now."""
@@ -190,7 +219,8 @@ class MiniWobEnv:
         seen = self._open().run(f"{here} ? {look} : null")
         if seen is None:
             self._facts, self._plan = {}, []
-            return Outcome(observation=Observation(state="", feedback="The page was left."), done=True, progress=False)
+            left = Observation(state="text 'Another page'", feedback="The page was left.")
+            return Outcome(observation=left, done=True, progress=False)
         before = self._last
         self._facts = seen["facts"]
         self._plan = seen["plan"] or []

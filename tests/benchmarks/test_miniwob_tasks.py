@@ -89,7 +89,7 @@ def test_missing_package_or_browser_is_named(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(R2VError, match=r"'miniwob' can't run here: .*pip install .*\[miniwob\]"):
             make_benchmark("miniwob", {}, {"train": 1}, max_steps=6)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(R2VError, match="no Chromium on this machine: apt-get install chromium"):
+    with pytest.raises(R2VError, match="no Chromium on this machine: apt install chromium"):
         make_benchmark("miniwob", {}, {"train": 1}, max_steps=6)
 
 
