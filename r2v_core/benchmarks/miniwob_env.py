@@ -19,9 +19,9 @@ SETTLE_MS = 2000
 """How far the page's clock goes on after each action; nobody waits for it."""
 
 SCRIPTS = ("miniwob_experts.js", "miniwob_page.js")
-HARMLESS = frozenset(["noop", "hover", "focus"])
+HARMLESS = frozenset(["noop", "hover"])
 ONE_FIELD = frozenset(["fill", "clear", "select_option"])
-"""Actions that change one field; unless the plan has them, they bring nothing closer where it names every step."""
+"""Actions that change one field: another value than the plan's brings nothing closer where it names every step."""
 
 KEYS: dict[str, tuple[int, str]] = {
     "Enter": (13, "\r"),
@@ -142,7 +142,7 @@ class MiniWobEnv:
             return True
         if parsed.name in HARMLESS or parsed.bid not in self._facts:
             return False
-        if parsed.name in ONE_FIELD:
+        if parsed.name in ONE_FIELD and any(one.bid == parsed.bid and one.name in ONE_FIELD for one in useful):
             unsure = any(one[1] is None for group in self._plan for step in group for one in step)
         else:
             unsure = parsed.name == "press" or self._kin(parsed.bid, [one.bid for one in useful])
