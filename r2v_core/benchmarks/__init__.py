@@ -13,6 +13,7 @@ from r2v_core.benchmarks.base import Benchmark
 from r2v_core.errors import R2VError, nearest
 
 BENCHMARKS: dict[str, str] = {
+    "miniwob": "r2v_core.benchmarks.miniwob:MiniWob",
     "textworld": "r2v_core.benchmarks.textworld:TextWorld",
     "humaneval": "r2v_core.benchmarks.humaneval:HumanEval",
 }

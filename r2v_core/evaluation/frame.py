@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -66,8 +67,8 @@ class Frames(NamedTuple):
 
 
 def normalise_action(text: str) -> str:
-    """An action text as it is compared: lower case, single spaces, no full stop at the end."""
-    return " ".join(text.lower().split()).rstrip(".")
+    """An action text as it is compared: lower case, single spaces, no quotes, no full stop at the end."""
+    return " ".join(re.sub("[\"']", "", text.lower()).split()).rstrip(".")
 
 
 def carried_out_injection(step: Step) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from r2v_core.config import schema
+from r2v_core.perturbations import tree
 from r2v_core.perturbations.base import Moment, View
 from r2v_core.perturbations.common import change, fires, insert_sentence, parts_of, pick, sentences
 from r2v_core.trajectory import Observation, Perturbation
@@ -45,6 +46,8 @@ DECOYS = (
 class Distractors:
     """``shuffle``: sentences in another order. ``repeat``: a sentence said twice. ``irrelevant_text``: sentences that
     have nothing to do with the task. ``decoy_objects``: objects that do not exist.
+
+    On a web page the same happens to elements: reordered, listed twice, text and decoys among them.
     """
 
     name = "distractors"
@@ -55,6 +58,9 @@ class Distractors:
 
     def observe(self, moment: Moment, view: View) -> None:
         """First what rearranges the text (``shuffle``, ``repeat``), then what adds to its state."""
+        if tree.is_tree(view.observation.state):
+            self._observe_page(moment, view)
+            return
         if draws := fires(moment, "shuffle", self.config.shuffle):
             feedback, state = parts_of(view)
             change(view, self.name, "shuffle", (_shuffle(feedback, draws), _shuffle(state, draws)))
@@ -76,6 +82,24 @@ class Distractors:
             text = f"You also see {' and '.join(f'a {name}' for name in objects)} here."
             state = insert_sentence(state, text, float(draws.random()))
             change(view, self.name, "decoy_objects", (feedback, state), objects=objects)
+
+    def _observe_page(self, moment: Moment, view: View) -> None:
+        if draws := fires(moment, "shuffle", self.config.shuffle):
+            feedback, state = parts_of(view)
+            change(view, self.name, "shuffle", (feedback, tree.reorder(state, draws)))
+        if draws := fires(moment, "repeat", self.config.repeat):
+            feedback, state = parts_of(view)
+            state, said = tree.repeat(state, draws)
+            change(view, self.name, "repeat", (feedback, state), element=said)
+        if draws := fires(moment, "irrelevant_text", self.config.irrelevant_text):
+            feedback, state = parts_of(view)
+            text = pick(draws, IRRELEVANT)
+            state = tree.plant(state, [f"text '{text}'"], float(draws.random()))
+            change(view, self.name, "irrelevant_text", (feedback, state), text=text)
+        if draws := fires(moment, "decoy_objects", self.config.decoy_objects):
+            feedback, state = parts_of(view)
+            state, elements = tree.decoys(state, moment.goal, draws)
+            change(view, self.name, "decoy_objects", (feedback, state), elements=elements)
 
     def intercept(self, moment: Moment, action: str) -> tuple[Observation, Perturbation] | None:
         """Never: this family only changes what is seen."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from r2v_core.config import schema
+from r2v_core.perturbations import tree
 from r2v_core.perturbations.base import Moment, View
 from r2v_core.perturbations.common import change, fires, how_many, parts_of, replace_matches, sentences
 from r2v_core.trajectory import Observation, Perturbation
@@ -18,6 +19,8 @@ _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 class PartialObservability:
     """``truncate``: the end of each text is missing. ``mask``: words are hidden. ``drop_sentences``: sentences are
     missing, never all of them.
+
+    On a web page ``mask`` strips elements of name, value and properties, and ``drop_sentences`` hides elements.
     """
 
     name = "partial_observability"
@@ -32,10 +35,19 @@ class PartialObservability:
             feedback, state = parts_of(view)
             share = self.config.keep_share
             change(view, self.name, "truncate", (_keep(feedback, share), _keep(state, share)), keep_share=share)
-        if draws := fires(moment, "mask", self.config.mask):
+        if (draws := fires(moment, "mask", self.config.mask)) and tree.is_tree(view.observation.state):
+            feedback, state = parts_of(view)
+            state, n = tree.strip(state, self.config.mask_share, draws)
+            change(view, self.name, "mask", (feedback, state), elements=n)
+        elif draws:
             parts, n = replace_matches(parts_of(view), _WORD, self.config.mask_share, draws, lambda: HIDDEN)
             change(view, self.name, "mask", parts, words=n)
-        if draws := fires(moment, "drop_sentences", self.config.drop_sentences):
+        draws = fires(moment, "drop_sentences", self.config.drop_sentences)
+        if draws and tree.is_tree(view.observation.state):
+            feedback, state = parts_of(view)
+            state, n = tree.hide(state, self.config.drop_share, draws)
+            change(view, self.name, "drop_sentences", (feedback, state), elements=n)
+        elif draws:
             said, described = (sentences(text) for text in parts_of(view))
             total = len(said) + len(described)
             n = min(how_many(self.config.drop_share, total), max(total - 1, 0))

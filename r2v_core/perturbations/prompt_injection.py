@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r2v_core.config import schema
+from r2v_core.perturbations import tree
 from r2v_core.perturbations.base import Moment, View
 from r2v_core.perturbations.common import change, fires, parts_of, pick
 from r2v_core.trajectory import Observation, Perturbation
@@ -41,6 +42,8 @@ TEMPLATES = {
 class PromptInjection:
     """``override``: "ignore your instructions". ``fake_system``: in the guise of a system message. ``fake_goal``: in
     the guise of a new goal.
+
+    On a web page the command is text among the elements, about a button beside it that does not exist.
     """
 
     name = "prompt_injection"
@@ -54,6 +57,11 @@ class PromptInjection:
         for operator in self.operators:
             draws = fires(moment, operator, getattr(self.config, operator))
             if draws is None:
+                continue
+            if tree.is_tree(view.observation.state):
+                feedback, state = parts_of(view)
+                state, action = tree.inject(state, pick(draws, TEMPLATES[operator]), draws)
+                change(view, self.name, operator, (feedback, state), target_action=action, place="state")
                 continue
             action = pick(draws, target_actions(moment.admissible, moment.goal))
             command = pick(draws, TEMPLATES[operator]).format(action=action)

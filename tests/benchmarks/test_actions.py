@@ -57,4 +57,8 @@ def test_the_headline_of_a_line_is_the_line(line: str) -> None:
 
 
 def test_every_benchmark_says_what_its_actions_look_like() -> None:
-    assert {name: action_reader(name) for name in BENCHMARKS} == {"textworld": one_line, "humaneval": code}
+    assert {name: action_reader(name) for name in BENCHMARKS} == {
+        "textworld": one_line,
+        "humaneval": code,
+        "miniwob": one_line,
+    }

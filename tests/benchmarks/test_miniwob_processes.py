@@ -1,0 +1,170 @@
+"""What is left of Chromium: nothing after closing, nothing after our own end, whatever ends us."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from r2v_core.benchmarks import chromium, make_benchmark
+from r2v_core.benchmarks.base import Task
+from r2v_core.benchmarks.miniwob import TEMPLATES, pages_folder
+from r2v_core.benchmarks.miniwob_env import MiniWobEnv
+from r2v_core.benchmarks.vector import VectorEnvironment
+from r2v_core.errors import R2VError
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60
+PAGES = [pages[0] for _, pages in TEMPLATES.values()]
+
+
+def task(page: str) -> Task:
+    return Task(
+        task_id=page, template_id=page, benchmark="miniwob", family="f", goal="", split="train", max_steps=10,
+        content="", options={"page": page, "seed": 1},
+    )  # fmt: skip
+
+
+def opened(page: str = "enter-text") -> MiniWobEnv:
+    environment = MiniWobEnv(task(page), pages_folder())
+    environment.reset()
+    return environment
+
+
+def running() -> Any:
+    assert chromium._running is not None
+    return chromium._running
+
+
+def family(pid: int) -> list[psutil.Process]:
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def await_end(processes: list[psutil.Process], profile: str) -> None:
+    """Wait until all are gone; who waits for the orphans among them is not ours to say, so zombies count as gone."""
+
+    def alive(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    deadline = time.monotonic() + PATIENCE
+    while (left := [p for p in processes if alive(p)]) or Path(profile).exists():
+        assert time.monotonic() < deadline, (left, Path(profile).exists())
+        time.sleep(0.02)
+
+
+def test_one_process_for_all_pages_and_none_after_the_last() -> None:
+    first, second = opened(), opened("login-user")
+    pid, profile, processes = running().pid, running()._profile, family(running().pid)
+    first.close()
+    assert running().pid == pid and second.step("noop()").observation.state
+    second.close()
+    second.close()
+    assert chromium._running is None and not psutil.pid_exists(pid)
+    await_end(processes, profile)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, None])
+def test_nothing_outlives_us(how: signal.Signals | None) -> None:
+    code = (
+        "import sys; from tests.benchmarks.test_miniwob_processes import opened, running\n"
+        "one, two = opened(), opened('login-user')\n"
+        "print(running().pid, running()._profile, flush=True)\n"
+        "sys.stdin.readline()"
+    )
+    ours = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert ours.stdout is not None and ours.stdin is not None
+    pid, profile = ours.stdout.readline().split()
+    processes = family(int(pid))
+    assert len(processes) > 3 and Path(profile.decode()).is_dir()
+    if how is None:
+        ours.stdin.write(b"\n")  # it ends without closing anything
+        ours.stdin.flush()
+    else:
+        ours.send_signal(how)
+    ours.wait(PATIENCE)
+    ours.stdin.close()
+    ours.stdout.close()
+    await_end(processes, profile.decode())
+
+
+def test_an_exception_in_the_middle_of_a_call_is_no_obstacle_to_closing() -> None:
+    environment = opened()
+    pid, profile, processes = running().pid, running()._profile, family(running().pid)
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise InterruptedError
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(InterruptedError):
+            while True:
+                environment.step("noop()")
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert environment.reset().observation.state  # nor to going on
+    environment.close()
+    assert not psutil.pid_exists(pid)
+    await_end(processes, profile)
+
+
+def test_a_browser_that_dies_is_said_in_one_line_and_followed_by_another() -> None:
+    environment, other = opened(), opened("login-user")
+    pid, profile, processes = running().pid, running()._profile, family(running().pid)
+    processes[1].kill()  # the first is the shell that tidies up
+    with pytest.raises(R2VError, match="Chromium ended") as caught:
+        environment.step("click('4')")
+    assert "\n" not in str(caught.value)
+    environment.close()
+    other.close()
+    await_end(processes, profile)
+    again = opened()
+    assert running().pid != pid
+    again.close()
+
+
+def test_many_environments_side_by_side_and_nothing_left_of_them(tmp_path: Path) -> None:
+    benchmark = make_benchmark("miniwob", {}, {"train": 1}, max_steps=10)
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    with VectorEnvironment(benchmark, [task(page) for page in PAGES[:24]], tmp_path) as slots:
+        outcomes = slots.reset_all()
+        assert len(outcomes) == 24
+        processes, profile = family(running().pid), running()._profile
+        memory = sum(process.memory_full_info().pss for process in processes) / 2**20
+        experts = {slot: environment.expert_action() for slot, environment in enumerate(slots.environments)}
+        outcomes = slots.step({slot: str(action) for slot, action in experts.items()})
+        assert all(outcome.progress for outcome in outcomes.values())
+    assert memory < 3000  # MiB; about 900
+    assert chromium._running is None
+    await_end(processes, profile)
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files
+
+
+def test_repeated_resets_do_not_grow() -> None:
+    environment = opened("search-engine")
+
+    def memory() -> float:
+        return sum(process.memory_full_info().pss for process in family(running().pid)) / 2**20
+
+    for _ in range(3):
+        environment.reset()
+    before = memory()
+    for _ in range(20):
+        environment.reset()
+    after = memory()
+    environment.close()
+    assert after - before < 150  # MiB
