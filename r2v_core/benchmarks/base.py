@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
 from r2v_core.benchmarks.actions import ActionForm
+from r2v_core.errors import R2VError
 from r2v_core.trajectory import Observation, Record
 
 Split = Literal["train", "router", "validation", "test"]
@@ -104,6 +105,18 @@ class Benchmark(Protocol):
     def ready(self) -> str | None:
         """None if it can run on this machine, else one line that says what to install or start."""
         ...
+
+
+def known_splits(splits: Mapping[str, int]) -> dict[str, int]:
+    """The number of templates asked for in each split.
+
+    Raises:
+        R2VError: for a split that does not exist.
+    """
+    unknown = sorted(set(splits) - set(SPLITS))
+    if unknown:
+        raise R2VError(f"benchmark.splits: unknown split '{unknown[0]}'; known: {', '.join(SPLITS)}")
+    return dict(splits)
 
 
 def split_counts(tasks: Sequence[Task]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, Task
+from r2v_core.benchmarks.base import SPLITS, Task, known_splits
 from r2v_core.benchmarks.humaneval_data import Problem, load_problems
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
@@ -47,11 +47,8 @@ class HumanEval:
     Options = HumanEvalOptions
 
     def __init__(self, options: HumanEvalOptions, splits: Mapping[str, int], max_steps: int) -> None:
-        unknown = sorted(set(splits) - set(SPLITS))
-        if unknown:
-            raise R2VError(f"benchmark.splits: unknown split '{unknown[0]}'; known: {', '.join(SPLITS)}")
         self.options = options
-        self.splits = dict(splits)
+        self.splits = known_splits(splits)
         self.max_steps = max_steps
 
     def ready(self) -> str | None:

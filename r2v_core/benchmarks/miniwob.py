@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, Task
+from r2v_core.benchmarks.base import SPLITS, Task, known_splits
 from r2v_core.benchmarks.chromium import INSTALL, browser, find_chromium
 from r2v_core.digest import derive_seed, digest_of, rng
 from r2v_core.errors import R2VError, nearest
@@ -100,9 +100,7 @@ class MiniWob:
     Options = MiniWobOptions
 
     def __init__(self, options: MiniWobOptions, splits: Mapping[str, int], max_steps: int) -> None:
-        unknown = sorted(set(splits) - set(SPLITS))
-        if unknown:
-            raise R2VError(f"benchmark.splits: unknown split '{unknown[0]}'; known: {', '.join(SPLITS)}")
+        self.splits = known_splits(splits)
         wanted = sum(splits.values())
         if wanted > len(options.templates):
             raise R2VError(
@@ -110,7 +108,6 @@ class MiniWob:
                 f"{len(options.templates)}: lower the splits (benchmark.options.tasks_per_template gives more tasks)"
             )
         self.options = options
-        self.splits = dict(splits)
         self.max_steps = max_steps
 
     def ready(self) -> str | None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, Split, Task
+from r2v_core.benchmarks.base import SPLITS, Split, Task, known_splits
 from r2v_core.benchmarks.textworld_build import Game, Request, Unmakeable, build_games, describe
 from r2v_core.digest import derive_seed, digest_of
 from r2v_core.errors import R2VError
@@ -150,11 +150,8 @@ class TextWorld:
     Options = TextWorldOptions
 
     def __init__(self, options: TextWorldOptions, splits: Mapping[str, int], max_steps: int) -> None:
-        unknown = sorted(set(splits) - set(SPLITS))
-        if unknown:
-            raise R2VError(f"benchmark.splits: unknown split '{unknown[0]}'; known: {', '.join(SPLITS)}")
         self.options = options
-        self.splits = dict(splits)
+        self.splits = known_splits(splits)
         self.max_steps = max_steps
 
     def ready(self) -> str | None:
