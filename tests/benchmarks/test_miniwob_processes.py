@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def running() -> Any:
 def family(pid: int) -> list[psutil.Process]:
     parent = psutil.Process(pid)
     return [parent, *parent.children(recursive=True)]
+
+
+def memory_mib(processes: list[psutil.Process]) -> float:
+    """Their memory, what they share counted once; a helper that ends meanwhile has none."""
+    found = 0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found += process.memory_full_info().pss
+    return found / 2**20
 
 
 def await_end(processes: list[psutil.Process], profile: str) -> None:
@@ -143,7 +153,7 @@ def test_many_environments_side_by_side_and_nothing_left_of_them(tmp_path: Path)
         outcomes = slots.reset_all()
         assert len(outcomes) == 24
         processes, profile = family(running().pid), running()._profile
-        memory = sum(process.memory_full_info().pss for process in processes) / 2**20
+        memory = memory_mib(processes)
         experts = {slot: environment.expert_action() for slot, environment in enumerate(slots.environments)}
         outcomes = slots.step({slot: str(action) for slot, action in experts.items()})
         assert all(outcome.progress for outcome in outcomes.values())
@@ -157,14 +167,11 @@ def test_many_environments_side_by_side_and_nothing_left_of_them(tmp_path: Path)
 def test_repeated_resets_do_not_grow() -> None:
     environment = opened("search-engine")
 
-    def memory() -> float:
-        return sum(process.memory_full_info().pss for process in family(running().pid)) / 2**20
-
     for _ in range(3):
         environment.reset()
-    before = memory()
+    before = memory_mib(family(running().pid))
     for _ in range(20):
         environment.reset()
-    after = memory()
+    after = memory_mib(family(running().pid))
     environment.close()
     assert after - before < 150  # MiB

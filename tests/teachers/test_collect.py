@@ -92,7 +92,7 @@ def by_hand(project: Path, games: Path, teacher: str, *overrides: str) -> subpro
     command = [sys.executable, "-m", "r2v_core.stages.collect", "--config", "configs/small.yaml"]
     command += ["--partition", f"textworld:{teacher}|1", "--input", f"tasks={suite}"]
     command += ["--overrides", *overrides] if overrides else []
-    return subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True, timeout=600)
 
 
 def test_a_local_model_teaches(project: Path, collect: Collect) -> None:
