@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PLAIN: tuple[Any, ...] = (int, float, complex, str, bytes)
+PLAIN: tuple[Any, ...] = (int, float, str, bytes)
 
 
 class Unanswered(Exception):
@@ -40,6 +40,8 @@ def encode(value: Any) -> str:
         return repr(value)
     if isinstance(value, float) and math.isinf(value):
         return "1e999" if value > 0 else "-1e999"
+    if isinstance(value, complex):
+        return repr(complex(value) + 0)  # no negative zeros, which a literal can't say
     for kind in PLAIN:
         if isinstance(value, kind):
             return repr(kind(value))

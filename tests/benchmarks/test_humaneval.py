@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from r2v_core.benchmarks import humaneval_judge as judge
@@ -98,6 +98,8 @@ LITERALS = st.recursive(
 )
 
 
+@example(complex(0.0, -0.0))
+@example(complex(-0.0, 1.0))
 @given(LITERALS)
 def test_values_travel_whole_and_in_one_line(value: Any) -> None:
     text = encode(value)
