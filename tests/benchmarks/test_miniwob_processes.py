@@ -87,7 +87,8 @@ def test_one_process_for_all_pages_and_none_after_the_last() -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, None])
 def test_nothing_outlives_us(how: signal.Signals | None) -> None:
     code = (
-        "import sys; from tests.benchmarks.test_miniwob_processes import opened, running\n"
+        "import signal, sys; from tests.benchmarks.test_miniwob_processes import opened, running\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # who starts in the background inherits none
         "one, two = opened(), opened('login-user')\n"
         "print(running().pid, running()._profile, flush=True)\n"
         "sys.stdin.readline()"

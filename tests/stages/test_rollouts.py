@@ -11,6 +11,7 @@ import pytest
 from r2v_core.config.schema import Config
 from r2v_core.models.policy import Policy
 from r2v_core.models.verifier import Verifier
+from r2v_core.partition import Partition
 from r2v_core.stages import rollouts
 from r2v_core.stages.reporting import Reporter
 
@@ -35,6 +36,7 @@ def context(policy: str = "p", seed: int = 1, **config: Any) -> Any:
 
     return SimpleNamespace(
         config=Config.model_validate(config),
+        partition=Partition.parse("textworld:expert|1"),
         inputs={"policy": upstream(policy), "verifier": upstream("v")},
         cache=Path("cache"),
         seed=seed,
