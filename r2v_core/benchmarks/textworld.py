@@ -158,7 +158,7 @@ class TextWorld:
         """None where TextWorld is installed."""
         if find_spec("textworld") and find_spec("jericho"):
             return None
-        return "the package textworld is missing: pip install -e '.[textworld]'"
+        return "the package textworld is missing: pip install -c constraints.txt -e '.[textworld]'"
 
     def make_tasks(self, seed: int, cache: Path, progress: Any = None) -> list[Task]:
         """One replicate's tasks, in the order of splits, templates, goal styles.

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-UNDECIDED = 0.5
+from r2v_core.teachers.judge import UNREADABLE
 
 
 def agreement(
@@ -23,7 +23,7 @@ def agreement(
         candidates that make progress from the others. What can't be computed (constant scores, one class) is left out.
     """
     pairs = [(np.array(j), np.array(v)) for j, v in zip(judge, verifier, strict=True) if len(j)]
-    found = {"judge_undecided": float(sum(bool((j == UNDECIDED).all()) for j, _ in pairs))}
+    found = {"judge_undecided": float(sum(bool((j == UNREADABLE).all()) for j, _ in pairs))}
     if not pairs:
         return found
     same = [bool(((j == j.max()) & (v == v.max())).any()) for j, v in pairs]

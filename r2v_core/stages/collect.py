@@ -68,10 +68,8 @@ class Collector:
                     latency_s=answer.latency_s,
                 )
             else:
-                own = (
-                    self.teacher.provider == "env"
-                )  # another teacher's pupil learns nothing from the benchmark's expert
-                known = one.environment.expert_action() if own else None
+                # another teacher's pupil learns nothing from the benchmark's own expert
+                known = one.environment.expert_action() if self.teacher.provider == "env" else None
                 choice = Choice(action=action, actor="explore", expert_action=known)
             choices.append(replace(choice, alternatives=self._alternatives(one, choice.action, draw)))
         return choices

@@ -40,9 +40,8 @@ def stage_function(name: str) -> StageFunction:
 def execute(spec: StageSpec, report: Reporter) -> RunManifest:
     """Run a planned stage and return its final manifest.
 
-    The manifest is written at the start (``running``) and at the end: ``done``, ``partial`` (stopped or out
-    of budget, resumable) or
-    ``failed`` with the error. Exceptions pass through after the manifest is written.
+    The manifest is written at the start (``running``) and at the end: ``done``, ``partial`` (stopped or out of budget,
+    resumable) or ``failed`` with the error. Exceptions pass through after the manifest is written.
 
     Raises:
         R2VError: if another process is writing this run, or for anything the stage's user can fix.

@@ -100,7 +100,7 @@ def import_sdk(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError:
-        raise R2VError(f"the package {name} is missing: pip install 'r2v-assets[teachers]' (or 'make setup')") from None
+        raise R2VError(f"the package {name} is missing: pip install -c constraints.txt -e '.[teachers]'") from None
 
 
 @contextmanager
