@@ -29,10 +29,11 @@ from r2v_core.agent.routed import RoutedAgent
 from r2v_core.agent.rules import Rule, above, at_random, make_rules
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
-from r2v_core.config.schema import SLM, Agent, Candidates
+from r2v_core.config.schema import SLM, Agent, Candidates, TeacherLimits
 from r2v_core.models.policy import Policy
 from r2v_core.perturbations import Noise
 from r2v_core.teachers import make_teacher
+from r2v_core.teachers.place import Place
 
 MIX = [
     {"family": "coin_collector", "level": 104},
@@ -40,7 +41,8 @@ MIX = [
     {"family": "treasure_hunter", "level": 12},
 ]
 FIXED = ["slm_only", "llm_only", "heuristic_router", "oracle_router"]
-
+HORIZON = 15
+"""Steps in which the games can be won."""
 
 STRIDE = 7
 """Of the jobs played one after the other; no factor of the numbers of rules and families, so all of them occur."""
@@ -53,10 +55,10 @@ class Bench:
         self.slm = SLM(model=args.model)
         self.cache: Path = args.cache
         self.parallel: int = args.parallel
-        self.benchmark: Benchmark = make_benchmark(
-            "textworld", {"mix": MIX, "goals": ["detailed"]}, {"test": args.tasks}, args.max_steps
-        )
-        self.tasks: list[Task] = self.benchmark.make_tasks(1, args.cache)
+        options, splits = {"mix": MIX, "goals": ["detailed"]}, {"test": args.tasks}
+        self.benchmark: Benchmark = make_benchmark("textworld", options, splits, HORIZON)
+        tasks = self.benchmark.make_tasks(1, args.cache)
+        self.tasks: list[Task] = [task.model_copy(update={"max_steps": args.max_steps}) for task in tasks]
         self.policy = Policy.load(self.slm, args.cache)
         self.agent = Agent()
         self.rules: dict[str, Rule] = make_rules(FIXED, self.agent, 1, None) | {
@@ -74,7 +76,7 @@ class Bench:
         proposer = self._proposer(parallel)
         for group in [jobs] if shared else [[job] for job in jobs]:
             proposer = proposer if shared else self._proposer(parallel)
-            teacher = make_teacher("expert", {})
+            teacher = make_teacher("expert", {}, TeacherLimits(), Place(self.cache, self.cache, self.cache))
             driver = RoutedAgent(proposer, teacher, self.rules, self.agent, self.slm, self.benchmark.instructions)
             for episode in play(
                 group,
@@ -112,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--tasks", type=int, default=24)
-    parser.add_argument("--max-steps", type=int, default=3)
+    parser.add_argument("--max-steps", type=int, default=3, help="steps of each game that are played")
     parser.add_argument("--parallel", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("data/cache"))
