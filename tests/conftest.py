@@ -9,10 +9,16 @@ import pytest
 
 from r2v_core.config.schema import SLM
 
-hypothesis.settings.register_profile(
-    "untimed", deadline=None
-)  # a loaded machine is slow, and nothing here is about speed
+# a loaded machine is slow, and nothing here is about speed
+hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+LONGEST = ("tests/assets/test_pipeline", "tests/slurm/", "tests/assets/", "tests/training/", "tests/stages/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first, so that the workers of ``make test`` end together."""
+    items.sort(key=lambda item: next((i for i, path in enumerate(LONGEST) if item.nodeid.startswith(path)), 99))
 
 
 @pytest.fixture(scope="session")
