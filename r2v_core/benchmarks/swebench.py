@@ -1,8 +1,8 @@
 """SWE-bench: repair a bug in a repository, in a workspace with a shell, judged by hidden tests.
 
 This module says which tasks there are; :mod:`swebench_data` reads the instances, :mod:`swebench_build` makes some,
-:mod:`swebench_env` plays them in the boxes of :mod:`swebench_rooms`, :mod:`swebench_judge` grades. Importing it needs no
-package of the benchmark's.
+:mod:`swebench_env` plays them in the boxes of :mod:`swebench_rooms`, :mod:`swebench_judge` grades. Importing it needs
+no package of the benchmark's.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class SweBench:
     needs = "the package swebench, git and bubblewrap, and instances (r2v swebench build); or Docker or Apptainer"
     action_form: ActionForm = "code"
     instructions = (
-        "You repair a bug in a repository. Reply with one action. `run COMMAND` in a shell; `view PATH FIRST-LAST` opens "
-        "lines; `create PATH`, then the file's text; `undo PATH`; `submit` once it works, which ends the task. An edit has "
-        "lines of its own: `edit PATH`, `<<<< old`, lines as they are in the file, `==== new`, what takes their place, "
-        "`>>>> end`. Hidden tests decide; your changes to tests don't count."
+        "You repair a bug in a repository. Reply with one action. `run COMMAND` in a shell; `view PATH FIRST-LAST` "
+        "opens lines; `create PATH`, then the file's text; `undo PATH`; `submit` once it works, which ends the task. "
+        "An edit has lines of its own: `edit PATH`, `<<<< old`, lines as they are in the file, `==== new`, what takes "
+        "their place, `>>>> end`. Hidden tests decide; your changes to tests don't count."
     )
     Options = SweBenchOptions
 
@@ -110,7 +110,7 @@ class SweBench:
                 f"benchmark.splits: {len(wanted)} templates asked for ({self.splits}), but there are {len(templates)} "
                 f"{what}; ask for fewer"
             )
-        drawn = rng(seed, "swebench", "splits").permutation(len(templates))[: len(wanted)].tolist()
+        drawn = rng(seed, "swebench", "tasks").permutation(len(templates))[: len(wanted)].tolist()
         if progress:
             progress(len(wanted), len(wanted))
         return [
@@ -131,14 +131,12 @@ class SweBench:
         instance = self._instances().get(task.task_id)
         if instance is None or instance.content != task.content:
             raise R2VError(
-                f"Task {task.task_id}: the instances here have another one of that name, or none; use the file that the "
-                "tasks were made from, or make the task suite again"
+                f"Task {task.task_id}: the instances here have another one of that name, or none; use the file that "
+                "the tasks were made from, or make the task suite again"
             )
-        options, local = self.options, self.options.execution == "local"
-        where = Where(
-            options.execution, self.folder.resolve(), options.command_s, options.tests_s, options.memory_mb, options.disk_mb
-        )
-        labels = options.labels if options.labels != "auto" else "tests" if local else "plan"
+        of = self.options
+        where = Where(of.execution, self.folder.resolve(), of.command_s, of.tests_s, of.memory_mb, of.disk_mb)
+        labels = of.labels if of.labels != "auto" else "tests" if of.execution == "local" else "plan"
         return SweBenchEnv(task, room_for(instance, where), labels)
 
     def _instances(self) -> dict[str, Instance]:

@@ -153,6 +153,7 @@ def environment(request: dict[str, Any]) -> dict[str, str]:
         "GIT_CONFIG_KEY_0": "safe.directory",
         "GIT_CONFIG_VALUE_0": "*",
         "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
     }
     for who in ("AUTHOR", "COMMITTER"):
         fixed |= {f"GIT_{who}_NAME": "agent", f"GIT_{who}_EMAIL": "agent@localhost"}
@@ -167,9 +168,13 @@ def git(root: Path, request: dict[str, Any], *arguments: str) -> bytes:
         subprocess.CalledProcessError: if it fails.
     """
     return subprocess.run(
-        ["git", *arguments], cwd=root, env=environment(request), check=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ).stdout  # fmt: skip
+        ["git", *arguments],
+        cwd=root,
+        env=environment(request),
+        check=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    ).stdout
 
 
 def ended(root: Path, request: dict[str, Any], command: str) -> tuple[int | None, str]:
@@ -271,7 +276,8 @@ def shell(root: Path, request: dict[str, Any]) -> dict[str, Any]:
     before = survey(root)
     status, output = ended(root, request, request["command"])
     changes, problem = changed(root, before)
-    return {"status": status, "output": output.replace(str(os.getuid()), "1000"), "changes": changes, "problem": problem}
+    output = output.replace(str(os.getuid()), "1000")  # the box's own user is another one each time
+    return {"status": status, "output": output, "changes": changes, "problem": problem}
 
 
 def diff(root: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -291,8 +297,8 @@ def judge(root: Path, request: dict[str, Any]) -> dict[str, Any]:
     if problem := _apply(root, request, base64.b64decode(request["patch"])):
         return {"log": f"{marks['apply_failed']}:\n{problem}"}
     git(root, request, "add", "-A")
-    touched = git(root, request, "diff", "--cached", "--name-only", "--no-renames", "-z", "HEAD").decode(errors="replace")
-    for name in filter(None, touched.split("\0")):
+    touched = git(root, request, "diff", "--cached", "--name-only", "--no-renames", "-z", "HEAD")
+    for name in filter(None, touched.decode(errors="replace").split("\0")):
         if is_test_file(name):
             _undo(root, request, name)
     if problem := _apply_tests(root, request):

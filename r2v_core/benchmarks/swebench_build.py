@@ -47,7 +47,7 @@ class Recipe(BaseModel):
     after: str = Field(description="release without it")
     source: list[str] = Field(min_length=1, description="files of the fix")
     tests: list[str] = Field(min_length=1, description="files of its tests")
-    problem: str = Field(min_length=1, description="what is wrong, as somebody would report it who does not know the fix")
+    problem: str = Field(min_length=1, description="what is wrong, as told by somebody who does not know the fix")
 
     @property
     def instance_id(self) -> str:
@@ -84,7 +84,10 @@ def read_table(path: Path | None = None) -> list[Recipe]:
 
 
 def build(
-    recipes: Sequence[Recipe], folder: Path, requirements: Sequence[str] = ("pytest",), log: Callable[[str], None] = print
+    recipes: Sequence[Recipe],
+    folder: Path,
+    requirements: Sequence[str] = ("pytest",),
+    log: Callable[[str], None] = print,
 ) -> list[Built]:
     """Make instances, their repositories and their virtual environment in ``folder``; what is downloaded is kept.
 
@@ -127,11 +130,11 @@ def download(recipes: Sequence[Recipe], folder: Path) -> dict[tuple[str, str], P
     folder.mkdir(parents=True, exist_ok=True)
     wanted = sorted({(one.package, version) for one in recipes for version in (one.before, one.after)})
     while missing := [pair for pair in wanted if _archive(folder, *pair) is None]:
-        together = {package: version for package, version in missing}  # one release of a package a call
+        together = dict(missing)  # one release of a package a call
         asked = ["download", "--quiet", "--no-deps", "--no-binary", ",".join(together), "--dest", str(folder)]
         names = [f"{package}=={version}" for package, version in together.items()]
         try:
-            _pip(*asked, "--no-build-isolation", *names)  # with this environment's setuptools: seconds instead of minutes
+            _pip(*asked, "--no-build-isolation", *names)  # with this environment's setuptools, which takes seconds
         except R2VError:
             _pip(*asked, *names)
         lost = [f"{p}=={v}" for p, v in together.items() if _archive(folder, p, v) is None]

@@ -1,7 +1,8 @@
 """The expert of a SWE-bench workspace: it knows the reference patch and works towards it from whatever state it finds.
 
-It opens the place of the next difference and edits it, one place at a time; where that leaves the tests failing, because
-something else is changed, it takes that back. It submits as soon as the hidden tests pass, whoever made them.
+It opens the place of the next difference and edits it, one place at a time; where that would leave the tests failing,
+because something else is changed, it takes that back first. It submits as soon as the hidden tests pass, whatever makes
+them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ from r2v_core.benchmarks.actions import code
 from r2v_core.benchmarks.swebench_actions import MOST_LINES, edit_action, read_action
 from r2v_core.benchmarks.swebench_files import Entry, Overlay
 from r2v_core.benchmarks.swebench_rooms import Room
-from r2v_core.benchmarks.swebench_work import (
-    Window, Workspace, act, entry, key, lines_of, places, text_of,
-)  # fmt: skip
+from r2v_core.benchmarks.swebench_work import Window, Workspace, act, entry, key, lines_of, places, text_of
 from r2v_core.digest import rng
 
 NEAR = 2
@@ -141,7 +140,8 @@ def next_place(have: list[str], want: list[str]) -> tuple[int, int, list[str]] |
     left, right = [key(line) for line in have], [key(line) for line in want]
     if left == right:
         return None
-    blocks = [block for block in SequenceMatcher(None, left, right, autojunk=False).get_opcodes() if block[0] != "equal"]
+    matched = SequenceMatcher(None, left, right, autojunk=False).get_opcodes()
+    blocks = [block for block in matched if block[0] != "equal"]
     (_, i1, i2, j1, j2), *more = blocks
     while more and more[0][1] - i2 <= NEAR:
         (_, _, i2, _, j2), *more = more
@@ -187,4 +187,3 @@ def slips(room: Room, moves: list[Move]) -> list[str]:
     usable = sorted(action for action in found if code(action) == action and action != edit)
     order = rng("swebench-slips", room.instance.instance_id, edit).permutation(len(usable)).tolist()
     return sorted(usable[i] for i in order[:SLIPS])
-

@@ -13,14 +13,16 @@ make itself pass. The grader notices lines that don't fit the exit status, nothi
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from r2v_core.benchmarks.swebench_data import END, START, Instance
@@ -119,23 +121,29 @@ def from_report(instance: Instance, report: dict[str, Any]) -> Verdict:
     if not tests:
         return Verdict(False, 0, len(instance.fail_to_pass), 0, len(instance.pass_to_pass), ran=False)
     fixed, kept = (len(tests[name]["success"]) for name in ("FAIL_TO_PASS", "PASS_TO_PASS"))
-    return Verdict(
-        bool(report["resolved"]), fixed, len(instance.fail_to_pass), kept, len(instance.pass_to_pass)
-    )
+    return Verdict(bool(report["resolved"]), fixed, len(instance.fail_to_pass), kept, len(instance.pass_to_pass))
 
 
+@lru_cache(maxsize=1)
 def _grader() -> tuple[Any, Any]:
-    """The grading module and the class of what it is asked about. Importing it reads a ``.env``; that is undone."""
+    """The grading module and the class of what it is asked about.
+
+    Their package's ``__init__`` imports clients of Docker, of a cloud and of the hub, which takes seconds and reads a
+    ``.env``; grading needs none of them, so it is passed over.
+    """
     if not has_grader():
         raise R2VError(MISSING)
-    before = dict(os.environ)
+    types_ = import_module("swebench.types")
+    name = "swebench.harness"
+    stand_in = ModuleType(name)
+    stand_in.__path__ = [str(Path(types_.__file__ or "").parent / "harness")]
+    known = sys.modules.setdefault(name, stand_in)
     try:
-        from swebench.harness import grading
-        from swebench.types import TestSpec
+        grading = import_module(f"{name}.grading")
     finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-    return grading, TestSpec
+        if known is stand_in:
+            del sys.modules[name]
+    return grading, types_.TestSpec
 
 
 def docker_problem() -> str | None:

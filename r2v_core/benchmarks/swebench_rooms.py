@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from r2v_core.benchmarks.swebench_data import Instance
-from r2v_core.benchmarks.swebench_files import Overlay, from_wire
+from r2v_core.benchmarks.swebench_files import Entry, Overlay, from_wire
 from r2v_core.benchmarks.swebench_judge import MARKS, Verdict, grade, judged_by_harness, untouched
 from r2v_core.errors import R2VError
 from r2v_core.sandbox import Limits, run
@@ -146,13 +146,12 @@ class Room:
 
     def _tidy(self, overlay: Overlay) -> Overlay:
         """Without changes that change nothing."""
-        kept = {
-            name: entry
-            for name, entry in overlay.entries.items()
-            if (self.read(name) != entry.data or entry.link is not None) and (not entry.gone or name in self.names)
-            or name.startswith(".git/")
-        }  # fmt: skip
-        return Overlay(kept)
+        return Overlay({name: entry for name, entry in overlay.entries.items() if self._differs(name, entry)})
+
+    def _differs(self, name: str, entry: Entry) -> bool:
+        if name.startswith(".git/"):
+            return True
+        return name in self.names if entry.gone else entry.link is not None or self.read(name) != entry.data
 
     def _patch(self, tree: Overlay) -> bytes:
         return base64.b64decode(self._ask("diff", self.where.command_s, changes=tree.wire())["patch"])
@@ -215,7 +214,8 @@ class Room:
     def _variables(self) -> dict[str, str]:
         roots = [f"/box/repo/{name}" for name in ("src", "lib") if any(n.startswith(f"{name}/") for n in self.names)]
         path = f"{self._python.parent}:/usr/local/bin:/usr/bin:/bin"
-        return {"PATH": path, "PYTHONPATH": ":".join(["/box/repo", *roots]), "VIRTUAL_ENV": str(self._python.parents[1])}
+        roots = ["/box/repo", *roots]
+        return {"PATH": path, "PYTHONPATH": ":".join(roots), "VIRTUAL_ENV": str(self._python.parents[1])}
 
 
 def scrubbed(output: str) -> str:
@@ -291,9 +291,13 @@ def _git(path: Path, *arguments: str, cwd: Path | None = None, **variables: str)
     path = path.resolve()
     folder = path / ".git" if (path / ".git").exists() else path
     return subprocess.run(
-        ["git", "-c", "safe.directory=*", f"--git-dir={folder}", *arguments], capture_output=True, text=True, check=False,
-        cwd=cwd or path, env={**os.environ, **variables},
-    )  # fmt: skip
+        ["git", "-c", "safe.directory=*", f"--git-dir={folder}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd or path,
+        env={**os.environ, **variables},
+    )
 
 
 def _unpacked(archive: bytes) -> dict[str, bytes]:

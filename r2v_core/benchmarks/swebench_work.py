@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from r2v_core.benchmarks.swebench_actions import MOST_LINES, Wanted
-from r2v_core.benchmarks.swebench_files import GONE, Entry, Overlay
+from r2v_core.benchmarks.swebench_files import Entry, Overlay
 from r2v_core.benchmarks.swebench_rooms import Room
 
 LISTED = 40
@@ -31,7 +31,7 @@ class Window:
 class Workspace:
     """All that an agent's actions change."""
 
-    overlay: Overlay = Overlay()
+    overlay: Overlay = field(default_factory=Overlay)
     window: Window | None = None
 
 
@@ -91,7 +91,8 @@ def act(room: Room, workspace: Workspace, wanted: Wanted) -> Effect:
 def _run(room: Room, workspace: Workspace, wanted: Wanted) -> Effect:
     ran = room.shell(workspace.overlay, wanted.text)
     if ran.problem:
-        return Effect(f"Nothing of it was kept: {ran.problem}.\n{shortened(ran.output)}".rstrip(), workspace, done=False)
+        told_ = f"Nothing of it was kept: {ran.problem}.\n{shortened(ran.output)}".rstrip()
+        return Effect(told_, workspace, done=False)
     status = f"Stopped after {room.where.command_s} s." if ran.status is None else f"Exit status {ran.status}."
     return Effect(f"{status}\n{shortened(ran.output)}".rstrip(), replace(workspace, overlay=ran.overlay))
 

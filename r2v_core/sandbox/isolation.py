@@ -5,9 +5,9 @@ Python's standard library to read, a minimal ``/dev`` and ``/proc``. Own process
 namespaces, no capabilities, an environment of four variables, an unprivileged user also where the caller is root.
 
 ``apptainer``, for clusters without bubblewrap: the same by Apptainer's options, with the system of a container image
-(``$R2V_APPTAINER_IMAGE``, any with ``python3``) instead of this machine's. Its ``/box`` is a folder on disk, so that only
-the size of single files is limited, and the user inside is the one outside. **It was never run**: Apptainer was not at
-hand where this was written. Its command line and when it is chosen and refused are tested, nothing else.
+(``$R2V_APPTAINER_IMAGE``, any with ``python3``) instead of this machine's. Its ``/box`` is a folder on disk, so that
+only the size of single files is limited, and the user inside is the one outside. **It was never run**: Apptainer was
+not at hand where this was written. Its command line and when it is chosen and refused are tested, nothing else.
 
 **Not isolated**: the kernel is shared, so a hole in it is a hole here; the processor is shared (limits are per process
 and wall time), and so are memory bandwidth and the clock. What the program can read of ``/usr`` and of the CPU and
@@ -176,7 +176,7 @@ def _require_image(backend: str, image: str) -> None:
     if backend == "apptainer" and not image and not os.environ.get(IMAGE):
         raise R2VError(
             f"the sandbox 'apptainer' needs an image with Python: set {IMAGE}, after "
-            "'apptainer pull python.sif docker://python:3.11-slim' to the path of python.sif (or apt install bubblewrap)"
+            "'apptainer pull python.sif docker://python:3.11-slim' to the path of python.sif; or apt install bubblewrap"
         )
 
 

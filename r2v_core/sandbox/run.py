@@ -97,7 +97,7 @@ def run(
 
     Args:
         readable: further folders of this machine that it can read.
-        hidden: folders that it could read, as they are below those of the system or of Python, and that are empty to it.
+        hidden: folders below those of the system or of Python that are empty to it.
         image: the container image of backend ``apptainer``; ``$R2V_APPTAINER_IMAGE`` unless given.
         writable: whether that image's files can be changed inside, for this run.
 
