@@ -69,7 +69,7 @@ SWEBENCH = ("parse", "sqlparse", "texttable", "titlecase")
 
 @pytest.fixture(scope="session")
 def swebench_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SWE-bench instances, built once for all workers from what PyPI has; archives that are in the project serve, too."""
+    """SWE-bench instances, built once for all workers from PyPI; archives that the project has already serve, too."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "swebench"
     root = Path(__file__).parents[1]

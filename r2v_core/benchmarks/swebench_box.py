@@ -96,7 +96,7 @@ def put(root: Path, changes: Changes) -> None:
 
 def survey(root: Path) -> dict[str, tuple[int, ...]]:
     """Every file's path and what changes when it does."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for folder, names, files in os.walk(root):
         links = [name for name in names if (Path(folder) / name).is_symlink()]
         names[:] = sorted(set(names) - SKIPPED - set(links))

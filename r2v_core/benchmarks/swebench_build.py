@@ -247,27 +247,28 @@ def _is_version(line: str) -> bool:
 def _tree(repository: Path, folder: Path, files: dict[str, str | None] | None = None) -> str:
     """The git tree of a folder, with some files replaced."""
     with tempfile.TemporaryDirectory(prefix="r2v-tree-") as name:
-        index = {"GIT_INDEX_FILE": str(Path(name, "index"))}
+        index = Path(name, "index")
         here = f"--work-tree={folder}"
-        _git(repository, here, "add", "-A", "-f", ".", cwd=folder, **index)
+        _git(repository, here, "add", "-A", "-f", ".", cwd=folder, index=index)
         for number, (path, text) in enumerate((files or {}).items()):
             if text is None:
-                _git(repository, here, "update-index", "--force-remove", path, **index)
+                _git(repository, here, "update-index", "--force-remove", path, index=index)
                 continue
             written = Path(name, str(number))
             written.write_bytes(text.encode())
             digest = _git(repository, "hash-object", "-w", "--no-filters", str(written)).strip()
-            _git(repository, here, "update-index", "--add", "--cacheinfo", f"100644,{digest},{path}", **index)
-        return _git(repository, "write-tree", **index).strip()
+            _git(repository, here, "update-index", "--add", "--cacheinfo", f"100644,{digest},{path}", index=index)
+        return _git(repository, "write-tree", index=index).strip()
 
 
-def _git(repository: Path, *arguments: str, cwd: Path | None = None, **variables: str) -> str:
+def _git(repository: Path, *arguments: str, cwd: Path | None = None, index: Path | None = None) -> str:
     who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER")
            for key, value in (("NAME", "r2v"), ("EMAIL", "r2v@localhost"), ("DATE", _DATE))}  # fmt: skip
+    apart = {"GIT_INDEX_FILE": str(index)} if index else {}
     settings = ["-c", "core.autocrlf=false", "-c", "core.safecrlf=false"]
     done = subprocess.run(
         ["git", *settings, f"--git-dir={repository.resolve()}", *arguments],
-        cwd=cwd or repository, capture_output=True, check=False, env={**os.environ, **who, **variables},
+        cwd=cwd or repository, capture_output=True, check=False, env={**os.environ, **who, **apart},
     )  # fmt: skip
     if done.returncode:
         raise R2VError(f"git {arguments[0]} failed in {repository}: {done.stderr.decode(errors='replace').strip()}")

@@ -67,7 +67,7 @@ def in_place(room: Room, overlay: Overlay) -> bool:
 def _moves(room: Room, workspace: Workspace, resolved: Callable[[Overlay], bool]) -> Iterator[Move]:
     gold = room.gold
     others = [name for name in workspace.overlay.tree if name not in gold.entries]
-    if others and not resolved(workspace.overlay.with_(gold.entries)):
+    if others and not resolved(workspace.overlay.placed(gold.entries)):
         for name in others:
             overlay = workspace.overlay.without(name)
             if overlay != workspace.overlay:
@@ -90,7 +90,7 @@ def _towards(room: Room, workspace: Workspace, path: str, goal: Entry) -> Move |
             return None
         if path in workspace.overlay.entries and room.read(path):
             return _undone(workspace, path)
-        made = Workspace(workspace.overlay.with_({path: Entry(goal.data)}), Window(path, 1, 1))
+        made = Workspace(workspace.overlay.placed({path: Entry(goal.data)}), Window(path, 1, 1))
         return _certain(room, workspace, f"create {path}\n{wished}".rstrip("\n"), path, goal.data, made)
     have, want = lines_of(text), lines_of(wished)
     place = next_place(have, want)
@@ -104,12 +104,12 @@ def _towards(room: Room, workspace: Workspace, path: str, goal: Entry) -> Move |
     old = have[first:last]
     written = edit_action(path, _block(old), _block(new))
     whole = "".join(f"{line}\n" for line in [*have[:first], *new, *have[last:]])
-    made = replace(workspace, overlay=workspace.overlay.with_({path: Entry(whole.encode(), present.executable)}))
+    made = replace(workspace, overlay=workspace.overlay.placed({path: Entry(whole.encode(), present.executable)}))
     return _certain(room, workspace, written, path, whole.encode(), made)
 
 
 def _removed(workspace: Workspace, path: str, goal: Entry) -> Move:
-    made = replace(workspace, overlay=workspace.overlay.with_({path: goal}))
+    made = replace(workspace, overlay=workspace.overlay.placed({path: goal}))
     command = f"rm -rf -- {shlex.quote(path)}"
     if goal.link is not None:
         command += f" && ln -s -- {shlex.quote(goal.link)} {shlex.quote(path)}"

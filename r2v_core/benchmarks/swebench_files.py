@@ -78,6 +78,13 @@ class Overlay:
         """These changes besides."""
         return Overlay({**self.entries, **changes})
 
+    def placed(self, entries: Mapping[str, Entry]) -> Overlay:
+        """These entries in the place of whatever stands there, above or below them."""
+        overlay = self
+        for name in entries:
+            overlay = overlay.without(name)
+        return overlay.with_(entries)
+
     def without(self, path: str) -> Overlay:
         """The repository's own state at ``path``, whatever stands there, above or below it."""
         kept = {

@@ -79,7 +79,7 @@ class Distractors:
             change(view, self.name, "irrelevant_text", (feedback, state), text=text)
         if draws := fires(moment, "decoy_objects", self.config.decoy_objects):
             feedback, state = parts_of(view)
-            if listing.is_workspace(state):
+            if listing.is_workspace((moment.current or view.observation).state):  # what is seen may be cut by now
                 state, files = listing.decoys(state, draws)
                 change(view, self.name, "decoy_objects", (feedback, state), files=files)
                 return
