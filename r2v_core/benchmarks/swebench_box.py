@@ -35,6 +35,8 @@ LARGEST, MOST = 16 << 20, 2000
 """Bytes and number of changed files that are kept from one command to the next."""
 SHOWN = 100_000
 """Bytes kept of the beginning, and as many of the end, of what a command printed."""
+LOGGED = 16 << 20
+"""The same for what the hidden tests print, none of which may get lost."""
 
 APPLY = (
     ["git", "apply", "--verbose"],
@@ -177,7 +179,7 @@ def git(root: Path, request: dict[str, Any], *arguments: str) -> bytes:
     ).stdout
 
 
-def ended(root: Path, request: dict[str, Any], command: str) -> tuple[int | None, str]:
+def ended(root: Path, request: dict[str, Any], command: str, most: int = SHOWN) -> tuple[int | None, str]:
     """Run a shell command to its end or to the limit of time (status None); everything it started is ended, too."""
     shell = shutil.which("bash") or "/bin/sh"
     with tempfile.TemporaryFile() as output:
@@ -195,18 +197,18 @@ def ended(root: Path, request: dict[str, Any], command: str) -> tuple[int | None
             else:
                 os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return status, _read(output)
+        return status, _read(output, most)
 
 
-def _read(output: Any) -> str:
+def _read(output: Any, most: int) -> str:
     """Beginning and end of what was printed, as text."""
     size = output.seek(0, os.SEEK_END)
     output.seek(0)
-    data = output.read(2 * SHOWN if size <= 2 * SHOWN else SHOWN)
+    data = output.read(2 * most if size <= 2 * most else most)
     text = data.decode(errors="replace")
-    if size > 2 * SHOWN:
-        output.seek(-SHOWN, os.SEEK_END)
-        text += f"\n[{size - 2 * SHOWN} bytes left out]\n" + output.read().decode(errors="replace")
+    if size > 2 * most:
+        output.seek(-most, os.SEEK_END)
+        text += f"\n[{size - 2 * most} bytes left out]\n" + output.read().decode(errors="replace")
     return str(text)
 
 
@@ -258,6 +260,8 @@ def _apply(root: Path, request: dict[str, Any], patch: bytes) -> str:
     path, problem = Path(tempfile.gettempdir(), "patch.diff"), ""
     path.write_bytes(patch)
     for command in APPLY:
+        if not shutil.which(command[0]):
+            continue
         done = subprocess.run(
             [*command, str(path)], cwd=root, env=environment(request), check=False, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -303,7 +307,7 @@ def judge(root: Path, request: dict[str, Any]) -> dict[str, Any]:
             _undo(root, request, name)
     if problem := _apply_tests(root, request):
         return {"log": f"{marks['tests_error']}:\n{problem}"}
-    status, output = ended(root, request, request["command"])
+    status, output = ended(root, request, request["command"], LOGGED)
     if status is None:
         return {"log": f"{output}\n{marks['timeout']}: {request['seconds']} s"}
     return {"log": f"{marks['start']}\n{output}\n{marks['end']}\n{marks['exit_code']}: {status}\n"}

@@ -91,6 +91,8 @@ def build(
 ) -> list[Built]:
     """Make instances, their repositories and their virtual environment in ``folder``; what is downloaded is kept.
 
+    Instances that the folder has besides stay.
+
     Raises:
         R2VError: if an archive can't be had, or a fix has no test that only passes with it.
     """
@@ -101,11 +103,18 @@ def build(
         built.append(_built(recipe, archives, folder))
         one = built[-1].instance
         log(f"{one.instance_id}: {len(one.fail_to_pass)} to fix, {len(one.pass_to_pass)} to keep")
-    lines = "".join(json.dumps(one.instance.row(), ensure_ascii=False) + "\n" for one in built)
-    whole = folder / f"{FILE}.new"
-    whole.write_text(lines, encoding="utf-8")
-    whole.replace(folder / FILE)
+    _write(folder / FILE, [one.instance.row() for one in built])
     return built
+
+
+def _write(path: Path, rows_: Sequence[dict[str, Any]]) -> None:
+    """Put instances into a file, in the place of those of the same name; others in it stay."""
+    kept = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found = {row["instance_id"]: row for row in [*map(json.loads, kept), *rows_]}
+    whole = path.with_name(f"{path.name}.new")
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.values())
+    whole.write_text(lines, encoding="utf-8")
+    whole.replace(path)
 
 
 def make_environment(folder: Path, requirements: Sequence[str]) -> None:

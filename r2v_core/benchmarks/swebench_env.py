@@ -23,9 +23,9 @@ class SweBenchEnv:
 
     Progress of an action that changes files: more of the hidden tests pass than before, or fewer of the expert's edits
     are left; none where they pass already. Of ``submit``: they pass. Of ``view`` and of commands that change nothing:
-    yes where it opens what the expert would edit next, none where it was shown before, else unknown, as
-    it may help whoever reads it. With ``labels`` ``plan`` the tests run on ``submit`` alone: what the expert's plan
-    doesn't tell is unknown. ``Outcome.remaining`` counts the expert's actions, ``submit`` included.
+    yes where it opens what the expert would edit next, none where it was shown before, else unknown, as it may help
+    whoever reads it. With ``labels`` ``plan`` the tests run on ``submit`` alone: what the expert's plan doesn't tell is
+    unknown, for ``submit`` until it is played. ``Outcome.remaining`` counts the expert's actions, ``submit`` included.
     """
 
     waiting_action = "run true"
@@ -86,7 +86,7 @@ class SweBenchEnv:
             return False
         wanted = read_action(action)
         if wanted.kind == "submit":
-            return self._passes()
+            return self._foreseen()
         return self._progress(wanted, act(self._room, self._workspace, wanted))
 
     def expert_action(self) -> str | None:
@@ -117,6 +117,13 @@ class SweBenchEnv:
     def _passes(self) -> bool:
         """Whether the hidden tests pass now."""
         return self._room.judge(self._workspace.overlay).resolved
+
+    def _foreseen(self) -> bool | None:
+        """What is known of the verdict beforehand; where the tests run on ``submit`` alone they don't run for this."""
+        overlay = self._workspace.overlay
+        if self._labels == "tests":
+            return self._passes()
+        return True if in_place(self._room, overlay) else None if overlay.tree.entries else False
 
     def _mark(self, wanted: Wanted) -> tuple[str, str]:
         what = f"{wanted.kind} {wanted.text} {wanted.path} {wanted.first} {wanted.last}"

@@ -69,6 +69,11 @@ def untouched(instance: Instance) -> Verdict:
     return Verdict(False, 0, len(instance.fail_to_pass), len(instance.pass_to_pass), len(instance.pass_to_pass))
 
 
+def lost(instance: Instance) -> Verdict:
+    """The verdict on a patch on which the tests did not run."""
+    return Verdict(False, 0, len(instance.fail_to_pass), 0, len(instance.pass_to_pass), ran=False)
+
+
 def has_grader() -> bool:
     """Whether the package is installed; it is not imported for that."""
     return find_spec("swebench") is not None
@@ -119,7 +124,7 @@ def from_report(instance: Instance, report: dict[str, Any]) -> Verdict:
     """The verdict in one instance's report."""
     tests = report.get("tests_status")
     if not tests:
-        return Verdict(False, 0, len(instance.fail_to_pass), 0, len(instance.pass_to_pass), ran=False)
+        return lost(instance)
     fixed, kept = (len(tests[name]["success"]) for name in ("FAIL_TO_PASS", "PASS_TO_PASS"))
     return Verdict(bool(report["resolved"]), fixed, len(instance.fail_to_pass), kept, len(instance.pass_to_pass))
 
@@ -198,7 +203,7 @@ def judged_by_harness(instance: Instance, patch: str, seconds: int) -> Verdict:
         report = folder / "logs/run_evaluation" / RUN / MODEL / instance.instance_id / "report.json"
         if not report.is_file():
             if (report.parent / "run_instance.log").is_file() and done.returncode == 0:
-                return Verdict(False, 0, len(instance.fail_to_pass), 0, len(instance.pass_to_pass), ran=False)
+                return lost(instance)
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
             raise R2VError(f"{instance.instance_id}: the official harness gave no verdict; it said: {said}")
         return from_report(instance, json.loads(report.read_text(encoding="utf-8"))[instance.instance_id])

@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from r2v_core.benchmarks.swebench_data import Instance
 from r2v_core.benchmarks.swebench_files import Entry, Overlay, from_wire
-from r2v_core.benchmarks.swebench_judge import MARKS, Verdict, grade, judged_by_harness, untouched
+from r2v_core.benchmarks.swebench_judge import MARKS, Verdict, grade, judged_by_harness, lost, untouched
 from r2v_core.errors import R2VError
 from r2v_core.sandbox import Limits, run
 from r2v_core.sandbox.isolation import interpreter
@@ -45,6 +45,10 @@ _TIMES = re.compile(r"\bin \d+(?:\.\d+)?s(?: \(\d+:\d\d:\d\d\))?")
 _ADDRESSES = re.compile(r"0x[0-9a-f]{6,}")
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class Silent(R2VError):
+    """A box that gave no answer: what ran there met a limit, or broke it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def room_for(instance: Instance, where: Where) -> Room:
     return _room(instance, where)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _room(instance: Instance, where: Where) -> Room:
     return Room(instance, where)
 
@@ -122,7 +126,12 @@ class Room:
 
     def judge(self, overlay: Overlay) -> Verdict:
         """The hidden tests' verdict on a workspace."""
-        return self.verdict(self.patch(overlay.tree)) if overlay.tree.entries else untouched(self.instance)
+        if not overlay.tree.entries:
+            return untouched(self.instance)
+        try:
+            return self.verdict(self.patch(overlay.tree))
+        except Silent:
+            return lost(self.instance)
 
     def log(self, patch: bytes, seconds: int) -> str:
         """What the hidden tests print on a patch."""
@@ -139,7 +148,7 @@ class Room:
     def _shell(self, overlay: Overlay, command: str) -> Ran:
         try:
             found = self._ask("shell", self.where.command_s, changes=overlay.wire(), command=command)
-        except R2VError as error:
+        except Silent as error:
             return Ran(None, "", overlay, str(error))
         changes = {} if found["problem"] else from_wire(found["changes"])
         return Ran(found["status"], scrubbed(found["output"]), self._tidy(overlay.with_(changes)), found["problem"])
@@ -172,7 +181,7 @@ class Room:
         """One request to the box's script.
 
         Raises:
-            R2VError: if there is no answer.
+            Silent: if there is no answer.
         """
         local = self.where.execution == "local"
         request = {
@@ -186,7 +195,7 @@ class Room:
         try:
             found: dict[str, Any] = json.loads(answer.rstrip().rpartition("\n")[2])
         except ValueError:
-            raise R2VError(f"{self.instance.instance_id}: the box of '{mode}' gave no answer: {why}") from None
+            raise Silent(f"{self.instance.instance_id}: the box of '{mode}' gave no answer: {why}") from None
         return found
 
     def _launched(self, request: str, seconds: int) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Outcome
 from r2v_core.benchmarks.swebench_actions import HELP, edit_action, read_action
 from r2v_core.benchmarks.swebench_env import SweBenchEnv
+from r2v_core.benchmarks.swebench_files import Entry, Overlay
 from r2v_core.benchmarks.swebench_judge import Verdict
 from r2v_core.benchmarks.swebench_rooms import Room, scrubbed
 from r2v_core.benchmarks.swebench_work import shortened
@@ -253,13 +255,21 @@ def test_without_tests_the_plan_tells_progress(swebench_folder: Path, tmp_path: 
     environment = quiet.open(task, tmp_path)
     assert environment.reset().remaining == 3
     assert environment.step("create notes.txt\nx").progress is None  # who knows
-    assert environment.expert_action() == "undo notes.txt"
+    assert environment.expert_action() == "undo notes.txt" and environment.peek("submit") is None
     outcome = environment.step(REPAIR.replace("`", "$"))
     assert outcome.progress is None and outcome.score == 0.0
     while not outcome.done:
         outcome = environment.step(environment.expert_action() or "")
         assert outcome.progress is True
     assert outcome.success
+
+
+def test_a_repair_that_takes_all_memory_is_a_wrong_one(sql: SweBenchEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = sql._room
+    greedy = FIX + "        val = [bytearray(b'1' * (1 << 20)) for _ in range(1 << 20)]\n"
+    small = Room(room.instance, replace(room.where, memory_mb=256))
+    found = small.judge(Overlay({UTILS: Entry((room.read(UTILS) or b"").replace(BUG.encode(), greedy.encode()))}))
+    assert not found.resolved and (found.fixed, found.kept) == (0, 0)
 
 
 def test_actions_are_read_with_their_lines() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks import swebench_judge as judge
 from r2v_core.benchmarks.swebench_box import is_test_file
-from r2v_core.benchmarks.swebench_build import read_table
+from r2v_core.benchmarks.swebench_build import _write, read_table
 from r2v_core.benchmarks.swebench_data import END, START, Instance, load_instances, read_instance
 from r2v_core.benchmarks.swebench_expert import next_place
 from r2v_core.benchmarks.swebench_rooms import Room, Where, docker_command
@@ -209,6 +209,15 @@ def test_the_table_names_fixes_of_six_repositories_in_words_of_its_own() -> None
     assert len({recipe.repo for recipe in recipes}) >= 6 and len({recipe.instance_id for recipe in recipes}) >= 7
     assert all(is_test_file(name) for recipe in recipes for name in recipe.tests)
     assert not any(is_test_file(name) for recipe in recipes for name in recipe.source)
+
+
+def test_building_one_again_keeps_the_others(swebench_folder: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (swebench_folder / "instances.jsonl").read_text().splitlines()]
+    path = tmp_path / "instances.jsonl"
+    _write(path, rows)
+    _write(path, [{**rows[1], "version": "new"}, {**rows[0], "instance_id": "another"}])
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert found == [rows[0], {**rows[1], "version": "new"}, *rows[2:], {**rows[0], "instance_id": "another"}]
 
 
 def test_a_wrong_table_is_refused(tmp_path: Path) -> None:
