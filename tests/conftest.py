@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
+from r2v_core.benchmarks.swebench_build import build, read_table
 from r2v_core.config.schema import SLM
 
 # a loaded machine is slow, and nothing here is about speed
@@ -63,3 +67,23 @@ def tiny_slm(tmp_path_factory: pytest.TempPathFactory, model_cache: Path, real_s
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return SLM(model=str(path), dtype="float32")
+
+
+SWEBENCH = ("parse", "sqlparse", "texttable", "titlecase")
+"""Packages whose instances the tests are about: four repositories, quick tests."""
+
+
+@pytest.fixture(scope="session")
+def swebench_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SWE-bench instances, built once for all workers from PyPI; archives that the project has already serve, too."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "swebench"
+    root = Path(__file__).parents[1]
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "instances.jsonl").is_file():
+            if (root / "data/swebench/sdists").is_dir():
+                shutil.copytree(root / "data/swebench/sdists", folder / "sdists", dirs_exist_ok=True)
+            recipes = read_table(root / "configs/swebench/instances.yaml")
+            chosen = [recipe for recipe in recipes if recipe.package in SWEBENCH and recipe.after != "1.20.1"]
+            assert all(one.gold for one in build(chosen, folder))
+    return folder

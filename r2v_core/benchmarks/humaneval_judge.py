@@ -25,7 +25,7 @@ from typing import Any
 from r2v_core.benchmarks.humaneval_data import Problem
 from r2v_core.benchmarks.humaneval_examples import Example, examples
 from r2v_core.errors import R2VError
-from r2v_core.sandbox import Ended, Limits, run
+from r2v_core.sandbox import Ended, Limits, find_backend, run
 from r2v_core.sandbox.isolation import interpreter
 
 LIMITS = Limits(wall_s=15.0, cpu_s=3, memory_mb=512, processes=8, disk_mb=16, output_kb=1024)
@@ -181,7 +181,8 @@ def _described(problem: Problem, shown: list[Example] | None = None) -> str:
 
 def _box(mode: str, problem: Problem, sandbox: str, files: dict[str, str]) -> Ended:
     """Run one mode of the script, with a fixed hash seed and without installed packages."""
-    command = ["/usr/bin/env", "PYTHONHASHSEED=0", interpreter(), "-S", "-B", _SCRIPT.name, mode]
+    python = interpreter(find_backend(sandbox))
+    command = ["/usr/bin/env", "PYTHONHASHSEED=0", python, "-S", "-B", _SCRIPT.name, mode]
     files = {_SCRIPT.name: _SCRIPT.read_text(encoding="utf-8"), **files}
     return run(command, files=files, limits=_limits(problem), backend=sandbox)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from r2v_core.config import schema
-from r2v_core.perturbations import tree
+from r2v_core.perturbations import listing, tree
 from r2v_core.perturbations.base import Moment, View
 from r2v_core.perturbations.common import change, fires, insert_sentence, parts_of, pick, sentences
 from r2v_core.trajectory import Observation, Perturbation
@@ -47,7 +47,8 @@ class Distractors:
     """``shuffle``: sentences in another order. ``repeat``: a sentence said twice. ``irrelevant_text``: sentences that
     have nothing to do with the task. ``decoy_objects``: objects that do not exist.
 
-    On a web page the same happens to elements: reordered, listed twice, text and decoys among them.
+    On a web page the same happens to elements: reordered, listed twice, text and decoys among them. In a workspace the
+    decoys are files in its list.
     """
 
     name = "distractors"
@@ -78,6 +79,10 @@ class Distractors:
             change(view, self.name, "irrelevant_text", (feedback, state), text=text)
         if draws := fires(moment, "decoy_objects", self.config.decoy_objects):
             feedback, state = parts_of(view)
+            if listing.is_workspace((moment.current or view.observation).state):  # what is seen may be cut by now
+                state, files = listing.decoys(state, draws)
+                change(view, self.name, "decoy_objects", (feedback, state), files=files)
+                return
             objects = _decoys(moment, draws)
             text = f"You also see {' and '.join(f'a {name}' for name in objects)} here."
             state = insert_sentence(state, text, float(draws.random()))

@@ -17,9 +17,13 @@ from typing import IO, Literal
 import psutil
 
 from r2v_core.errors import R2VError
-from r2v_core.sandbox.isolation import boxed, find_backend
+from r2v_core.sandbox.isolation import Box, boxed, find_backend
 
 POLL_S = 0.02
+_COMPLAINTS = ("bwrap: ", "setpriv: ", "FATAL: ")
+"""How what the makers of boxes say begins, where no box could be made."""
+_PASSED = {"apptainer": ("HOME", "TMPDIR", "APPTAINER_CACHEDIR", "APPTAINER_TMPDIR")}
+"""Variables besides ``PATH`` that the maker of a box sees; they don't get inside."""
 Stopped = Literal["time", "memory", "processes", "output"]
 
 
@@ -78,49 +82,64 @@ class _Stream:
 def run(
     command: Sequence[str],
     *,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
     stdin: str = "",
     limits: Limits | None = None,
     backend: str = "auto",
+    readable: Sequence[Path] = (),
+    hidden: Sequence[Path] = (),
+    image: str = "",
+    writable: bool = False,
 ) -> Ended:
-    """Run ``command`` in a box that holds ``files`` (name → text) and wait for its end.
+    """Run ``command`` in a box that holds ``files`` (name → content) and wait for its end.
 
     Whatever the program does, this returns within ``limits.wall_s`` and a moment, and nothing of it is left running.
+
+    Args:
+        readable: further folders of this machine that it can read.
+        hidden: folders below those of the system or of Python that are empty to it.
+        image: the container image of backend ``apptainer``; ``$R2V_APPTAINER_IMAGE`` unless given.
+        writable: whether that image's files can be changed inside, for this run.
 
     Raises:
         R2VError: if there is no sandbox here, or the box can't be made.
     """
     limits = limits or Limits()
-    chosen = find_backend(backend)
+    chosen = find_backend(backend, image)
+    contents = {name: text.encode() if isinstance(text, str) else text for name, text in (files or {}).items()}
     with ExitStack() as stack:
-        descriptors = {name: _in_memory(stack, text) for name, text in (files or {}).items()}
-        folder = None
-        if chosen == "none":
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r2v-unboxed-")))
-            for name, text in (files or {}).items():
-                (folder / name).write_text(text, encoding="utf-8")
+        descriptors, folder = {}, None
+        if chosen == "bubblewrap":
+            descriptors = {name: _in_memory(stack, content) for name, content in contents.items()}
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r2v-box-")))
+            for name, content in contents.items():
+                (folder / name).write_bytes(content)
+        limited = _limited_by_shell(limits) if chosen == "apptainer" else _limited(limits)
+        box = Box(limits.disk_mb, descriptors, folder, readable, hidden, image, writable)
         process = subprocess.Popen(
-            boxed(chosen, descriptors, limits.disk_mb, [*_limited(limits), *command]),
+            boxed(chosen, box, [*limited, *command]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=list(descriptors.values()),
             cwd=folder or "/",
-            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin")},
+            env={"PATH": "/usr/bin:/bin"}
+            | {name: os.environ[name] for name in ("PATH", *_PASSED.get(chosen, ())) if name in os.environ},
             start_new_session=True,
         )
         ended = _watch(process, stdin, limits)
-    if ended.exit_code == 1 and ended.stderr.startswith(("bwrap: ", "setpriv: ")):
+    if ended.exit_code in (1, 255) and ended.stderr.startswith(_COMPLAINTS):
         raise R2VError(f"the sandbox '{chosen}' does not work here: {ended.stderr.splitlines()[0]}")
     return ended
 
 
-def _in_memory(stack: ExitStack, text: str) -> int:
-    """A descriptor that reads ``text``."""
+def _in_memory(stack: ExitStack, content: bytes) -> int:
+    """A descriptor that reads ``content``."""
     descriptor = os.memfd_create("r2v-box")
     stack.callback(os.close, descriptor)
     with os.fdopen(os.dup(descriptor), "wb") as handle:
-        handle.write(text.encode())
+        handle.write(content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 
@@ -137,6 +156,13 @@ def _limited(limits: Limits) -> list[str]:
         "--core=0",
         "--",
     ]
+
+
+def _limited_by_shell(limits: Limits) -> list[str]:
+    """The same where prlimit may be missing. Processes are not limited so: a user's are counted over the whole host."""
+    rules = {"v": 4 * limits.memory_mb << 10, "t": limits.cpu_s, "f": limits.disk_mb << 11, "n": 256, "c": 0}
+    told = "; ".join(f"ulimit -{flag} {value}" for flag, value in rules.items())
+    return ["/bin/sh", "-c", f'{told}; exec "$@"', "sh"]
 
 
 def _watch(process: subprocess.Popen[bytes], stdin: str, limits: Limits) -> Ended:

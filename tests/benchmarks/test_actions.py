@@ -60,5 +60,6 @@ def test_every_benchmark_says_what_its_actions_look_like() -> None:
     assert {name: action_reader(name) for name in BENCHMARKS} == {
         "textworld": one_line,
         "humaneval": code,
+        "swebench": code,
         "miniwob": one_line,
     }

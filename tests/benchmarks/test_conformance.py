@@ -66,6 +66,13 @@ CASES: dict[str, Case] = {
         programs=("bwrap",),
         wrong=("def {name}(*a):\n    return None", "def {name}(*a):\n    return a[9]", "def {name}(", "x = 1"),
     ),
+    "swebench": Case(
+        options={},
+        max_steps=16,
+        packages=("swebench",),
+        programs=("bwrap",),
+        wrong=("view no/such.py", "edit setup.py\n<<<< old\nx = nothing\n==== new\n>>>> end", "run exit 3", "create x"),
+    ),
     "miniwob": Case(
         options={"tasks_per_template": 1},
         max_steps=15,
@@ -78,6 +85,14 @@ CASES: dict[str, Case] = {
 
 def test_every_benchmark_has_a_case() -> None:
     assert set(CASES) == set(BENCHMARKS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built(swebench_folder: Path) -> Iterator[None]:
+    """The instances of SWE-bench, where the benchmark looks for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("R2V_SWEBENCH", str(swebench_folder))
+        yield
 
 
 @dataclass(frozen=True)
