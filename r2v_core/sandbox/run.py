@@ -22,6 +22,7 @@ from r2v_core.sandbox.isolation import Box, boxed, find_backend
 POLL_S = 0.02
 _COMPLAINTS = ("bwrap: ", "setpriv: ", "FATAL: ")
 """How what the makers of boxes say begins, where no box could be made."""
+NOTHING = ["/bin/true"]
 _PASSED = {"apptainer": ("HOME", "TMPDIR", "APPTAINER_CACHEDIR", "APPTAINER_TMPDIR")}
 """Variables besides ``PATH`` that the maker of a box sees; they don't get inside."""
 Stopped = Literal["time", "memory", "processes", "output"]
@@ -130,7 +131,10 @@ def run(
         )
         ended = _watch(process, stdin, limits)
     if ended.exit_code in (1, 255) and ended.stderr.startswith(_COMPLAINTS):
-        raise R2VError(f"the sandbox '{chosen}' does not work here: {ended.stderr.splitlines()[0]}")
+        if list(command) == NOTHING:
+            raise R2VError(f"the sandbox '{chosen}' does not work here: {ended.stderr.splitlines()[0]}")
+        # a program can print such a line, too: it is the box's if nothing else works in it, either
+        run(NOTHING, limits=limits, backend=chosen, readable=readable, hidden=hidden, image=image, writable=writable)
     return ended
 
 

@@ -85,7 +85,7 @@ def test_where_it_is_missing_that_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_it_complains_about_is_passed_on(installed: Path) -> None:
     installed.write_text('#!/bin/sh\necho "FATAL:   could not open image" >&2\nexit 255\n')
     with pytest.raises(R2VError, match=r"'apptainer' does not work here: FATAL: +could not open image"):
-        run(["true"], backend="apptainer")
+        run(["/bin/echo"], backend="apptainer")
 
 
 def test_further_folders_are_read_only_and_others_empty(tmp_path: Path) -> None:

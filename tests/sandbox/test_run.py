@@ -27,6 +27,13 @@ def test_exit_status_and_traceback_come_back() -> None:
     assert ended.exit_code == 1 and ended.stderr.endswith("ValueError: no\n")
 
 
+@pytest.mark.parametrize(("maker", "code"), [("bwrap", 1), ("setpriv", 1), ("FATAL", 255)])
+def test_a_program_that_speaks_like_the_box_stops_nothing(maker: str, code: int) -> None:
+    source = f"import sys; sys.stderr.write('{maker}: no box\\n'); sys.exit({code})"
+    ended = run([interpreter(), "-c", source])
+    assert (ended.exit_code, ended.stderr) == (code, f"{maker}: no box\n")
+
+
 def test_many_boxes_side_by_side_do_not_count_each_others_processes() -> None:
     source = "import threading, time\nts = [threading.Thread(target=time.sleep, args=(0.3,)) for _ in range(6)]\n"
     source += "[t.start() for t in ts]; [t.join() for t in ts]; print('ok')"
