@@ -18,6 +18,8 @@ class Traffic:
     """Frames that load, navigations that were asked for, requests under way (those only after ``Network.enable``)."""
 
     def __init__(self) -> None:
+        self.documents = 0
+        """How many documents the page has shown."""
         self._frames: set[str] = set()
         self._announced: dict[str, float] = {}
         self._requests: dict[str, float] = {}
@@ -35,6 +37,7 @@ class Traffic:
             if method != "Page.frameClearedScheduledNavigation":
                 self._frames.discard(frame)
         elif method == "Page.frameNavigated" and "parentId" not in parameters["frame"]:
+            self.documents += 1
             self._requests.clear()  # what the last document waited for
         elif method == "Network.requestWillBeSent" and parameters.get("type") not in ENDLESS:
             self._requests[parameters["requestId"]] = now

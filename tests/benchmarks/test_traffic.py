@@ -34,4 +34,5 @@ def test_requests_are_waited_for_unless_they_never_end() -> None:
     assert traffic.unrest(0.1, now=3.2) <= 0
     traffic.heard("Network.requestWillBeSent", {"requestId": "3", "type": "Fetch"}, 4.0)
     traffic.heard("Page.frameNavigated", {"frame": {"id": "a"}}, 4.0)  # nobody waits for the last document's
-    assert traffic.unrest(0.1, now=4.2) <= 0
+    traffic.heard("Page.frameNavigated", {"frame": {"id": "b", "parentId": "a"}}, 4.1)
+    assert traffic.documents == 1 and traffic.unrest(0.1, now=4.3) <= 0
