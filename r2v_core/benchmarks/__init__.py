@@ -14,6 +14,7 @@ from r2v_core.errors import R2VError, nearest
 
 BENCHMARKS: dict[str, str] = {
     "miniwob": "r2v_core.benchmarks.miniwob:MiniWob",
+    "webarena": "r2v_core.benchmarks.webarena:WebArena",
     "textworld": "r2v_core.benchmarks.textworld:TextWorld",
     "humaneval": "r2v_core.benchmarks.humaneval:HumanEval",
     "swebench": "r2v_core.benchmarks.swebench:SweBench",

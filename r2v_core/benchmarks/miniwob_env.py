@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from r2v_core.benchmarks.accessibility import SHOWN, describe
 from r2v_core.benchmarks.base import Outcome, Task
 from r2v_core.benchmarks.chromium import Page, open_page
-from r2v_core.benchmarks.miniwob_actions import Act, act, parse
+from r2v_core.benchmarks.web_actions import Act, act, parse
+from r2v_core.benchmarks.web_page import carry_out, open_to, script, tree
 from r2v_core.errors import R2VError
 from r2v_core.trajectory import Observation
 
 SETTLE_MS = 2000
 """How far the page's clock goes on after each action; nobody waits for it."""
 
-SCRIPTS = ("miniwob_experts.js", "miniwob_page.js")
 HARMLESS = frozenset(["noop", "hover"])
 ONE_FIELD = frozenset(["fill", "clear", "select_option"])
 """Actions that change one field: another value than the plan's brings nothing closer where it names every step."""
-
-KEYS: dict[str, tuple[int, str]] = {
-    "Enter": (13, "\r"),
-    "Tab": (9, ""),
-    "Escape": (27, ""),
-    "Backspace": (8, ""),
-    "Delete": (46, ""),
-    "ArrowLeft": (37, ""),
-    "ArrowUp": (38, ""),
-    "ArrowRight": (39, ""),
-    "ArrowDown": (40, ""),
-    "Home": (36, ""),
-    "End": (35, ""),
-    "PageUp": (33, ""),
-    "PageDown": (34, ""),
-    "Space": (32, " "),
-}
-"""Name of a key → its Windows key code, the text that it types. Besides these, any single letter or digit."""
 
 
 class MiniWobEnv:
@@ -64,10 +43,8 @@ class MiniWobEnv:
         self._url = (html / f"{self._name}.html").as_uri()
         self._page: Page | None = open_page(332, 214)
         try:
-            script = "\n".join(files("r2v_core.benchmarks").joinpath(name).read_text("utf-8") for name in SCRIPTS)
-            self._page.call(
-                "Page.addScriptToEvaluateOnNewDocument", source=script + "\nwindow.r2vExperts = r2vExperts;"
-            )
+            source = script("miniwob_experts.js", "miniwob_page.js") + "\nwindow.r2vExperts = r2vExperts;"
+            self._page.call("Page.addScriptToEvaluateOnNewDocument", source=source)
         except BaseException:
             self.close()
             raise
@@ -102,7 +79,7 @@ class MiniWobEnv:
         else:
             self._history.append(action)
             self._tried = {}
-            self._last = self._look(self._carry_out(parsed))
+            self._last = self._look(carry_out(self._open(), parsed))
             return self._last.model_copy(deep=True)
         observation = Observation(state=before.observation.state, feedback=problem)
         self._last = before.model_copy(update={"observation": observation, "progress": False})
@@ -116,16 +93,7 @@ class MiniWobEnv:
         outcome = self._started()
         if outcome.done:
             return []
-        texts = re.findall(r'"([^"]+)"|(\S*\d\S*)', self.goal) or re.findall(
-            r"(?<= )'(\w[^']{0,19})'()", outcome.observation.state
-        )
-        words = list(dict.fromkeys(quoted or number for quoted, number in texts))[:5]
-        found = self._useful()
-        for bid in SHOWN.findall(outcome.observation.state):
-            fact = self._facts.get(bid, {"clickable": False, "fillable": False, "options": None})
-            found += [Act("click", (bid,))] if fact["clickable"] else []
-            found += [Act("fill", (bid, word)) for word in words if fact["fillable"]]
-            found += [Act("select_option", (bid, option)) for option in fact["options"] or ()]
+        found = [*self._useful(), *open_to(outcome.observation.state, self.goal, self._facts)]
         return sorted({one.text for one in found})
 
     def peek(self, action: str) -> bool:
@@ -185,33 +153,6 @@ class MiniWobEnv:
                 (o.contains(e) || e.contains(o) || (label(e) && label(e) === label(o)))); })"""
         return bool(self._open().run(f"{script}({json.dumps(bid)}, {json.dumps(others)})"))
 
-    def _carry_out(self, action: Act) -> str:
-        """Do it; '' or what is wrong."""
-        if action.name == "noop":
-            return ""
-        if action.name == "press":
-            return self._press(action)
-        name, arguments = {
-            "fill": ("fill", action.arguments),
-            "clear": ("fill", (action.bid, "")),
-            "select_option": ("select", (action.bid, action.arguments[1:])),
-        }.get(action.name, (action.name, (action.bid,)))
-        return str(self._open().run(f"r2v.{name}(...{json.dumps(arguments)})"))
-
-    def _press(self, action: Act) -> str:
-        key = action.arguments[1]
-        if key not in KEYS and not (len(key) == 1 and key.isascii() and key.isalnum()):
-            return f"Unknown key '{key[:20]}'; known: {', '.join(KEYS)}, single letters and digits."
-        page = self._open()
-        problem = str(page.run(f"r2v.focus({json.dumps(action.bid)})"))
-        if problem:
-            return problem
-        code, text = KEYS[key] if key in KEYS else (ord(key.upper()), key)
-        event = {"key": " " if key == "Space" else key, "windowsVirtualKeyCode": code}
-        page.call("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
-        page.call("Input.dispatchKeyEvent", type="keyUp", **event)
-        return ""
-
     def _look(self, feedback: str) -> Outcome:
         """What the page shows once its clock has gone on, with its verdict; a page that was left has lost."""
         here = f"window.r2v && window.core && location.href.split('#')[0] === {json.dumps(self._url)}"
@@ -231,26 +172,13 @@ class MiniWobEnv:
         remaining = 0 if success else None if done or seen["plan"] is None else sum(map(len, self._plan))
         closer = before and before.remaining is not None and remaining is not None and remaining < before.remaining
         return Outcome(
-            observation=Observation(state=self._tree(), feedback=feedback),
+            observation=Observation(state=tree(self._open(), self._facts), feedback=feedback),
             done=done,
             success=success,
             score=min(max(reward, 0.0), 1.0) if done else 0.0,
             remaining=remaining,
             progress=None if before is None else bool(closer),
         )
-
-    def _tree(self) -> str:
-        page = self._open()
-        bids: dict[int, str] = {}
-        stack = [page.call("DOM.getDocument", depth=-1)["root"]]
-        while stack:
-            node = stack.pop()
-            attributes = node.get("attributes", [])
-            if "bid" in attributes[::2]:
-                bids[node["backendNodeId"]] = attributes[attributes.index("bid") + 1]
-            stack += node.get("children", [])
-        listening = frozenset(bid for bid, fact in self._facts.items() if fact["listening"])
-        return describe(page.call("Accessibility.getFullAXTree")["nodes"], bids, listening)
 
     def _open(self) -> Page:
         if self._page is None:

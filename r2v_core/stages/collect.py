@@ -77,7 +77,8 @@ class Collector:
     def _explore(self, one: Live, draw: np.random.Generator) -> str | None:
         """A random action, admissible or a slip, where this step is exploratory, else None."""
         mode = one.job.metadata["mode"]
-        starts = rng(self.seed, "collect-start", one.job.episode_id).integers(1, self.config.explore_start_steps + 1)
+        most = max(self.config.explore_start_steps, 1)  # of use in the mode that there is only where it is not 0
+        starts = rng(self.seed, "collect-start", one.job.episode_id).integers(1, most + 1)
         if mode == "expert":
             probability = 0.0
         elif mode == "explore_all":

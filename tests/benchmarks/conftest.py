@@ -1,13 +1,16 @@
-"""One small TextWorld suite for all tests of this folder: every family, both goal styles."""
+"""One small TextWorld suite for all tests of this folder (every family, both goal styles), and one web shop."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
+from r2v_core.benchmarks.webarena_sites import ALSO, SITES, variable
+from tests.benchmarks import webshop
 
 MIX = [
     {"family": "treasure_hunter", "level": 12},
@@ -39,3 +42,15 @@ def tasks(benchmark: Benchmark, cache: Path) -> list[Task]:
 def by_family(tasks: list[Task]) -> dict[str, Task]:
     """One task per family."""
     return {task.family: task for task in tasks if task.split == "train" and task.options["goal_style"] == "brief"}
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[webshop.Shop]:
+    """The shop runs, stands for all of WebArena's sites, and its task file is WebArena's."""
+    with webshop.running() as found, pytest.MonkeyPatch.context() as patch:
+        for site in (*SITES, *ALSO):
+            patch.setenv(variable(site), found.url + "/admin" * (site == "shopping_admin"))
+            patch.delenv(f"{variable(site)}_USER", raising=False)
+            patch.delenv(f"{variable(site)}_PASSWORD", raising=False)
+        patch.setenv("WA_TASKS", str(webshop.TASKS))
+        yield found

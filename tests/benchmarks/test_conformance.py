@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from r2v_core.benchmarks import BENCHMARKS, benchmark_class, make_benchmark, options_model, survey
 from r2v_core.benchmarks.actions import ACTION_FORMS
 from r2v_core.benchmarks.base import Benchmark, Environment, Outcome, Task
+from r2v_core.benchmarks.chromium import browser
 from r2v_core.benchmarks.vector import VectorEnvironment
 from r2v_core.cli import app
 from r2v_core.config import load_config
@@ -28,8 +29,9 @@ from r2v_core.config.schema import Perturbations, TeacherLimits
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import FAMILIES, Moment, make_noise
 from r2v_core.teachers import make_teacher
-from r2v_core.teachers.base import Situation
+from r2v_core.teachers.base import Situation, Teacher
 from r2v_core.teachers.place import Place
+from tests.benchmarks import webshop
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 2, "router": 1, "test": 1}
@@ -50,6 +52,11 @@ class Case:
     """Actions of the right form that lead nowhere; ``{name}`` is the last function that the goal names."""
     programs: tuple[str, ...] = field(default=())
     """Programs without which it can't run."""
+    variables: tuple[str, ...] = field(default=())
+    """Environment variables without which it can't run."""
+    player: Callable[[str, str], str] | None = None
+    """From a goal and a state to the next action: plays the tests' tasks where the benchmark has no expert, and can't
+    tell progress until the end."""
 
 
 CASES: dict[str, Case] = {
@@ -79,6 +86,15 @@ CASES: dict[str, Case] = {
         packages=("miniwob",),
         programs=("chromium",),
         wrong=("noop()", "click('999')", "fill('13')", "press('12', 'Escape')"),
+    ),
+    "webarena": Case(
+        options={"sites": ["shopping"], "judge": None, "tasks_per_template": 1, "quiet_s": 0.05},
+        max_steps=12,
+        packages=(),
+        programs=("chromium",),
+        variables=("WA_SHOPPING",),
+        wrong=("noop()", "click('999')", "stop('nothing')", "goto('https://example.org')"),
+        player=webshop.play,
     ),
 }
 
@@ -115,6 +131,13 @@ class Suite:
         wrong = [text.replace("{name}", named[-1] if named else "") for text in self.case.wrong]
         expert = environment.expert_action()
         return [*environment.admissible(), *environment.slips()[:2], *ODD, *wrong, *([expert] if expert else [])]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sites(shop: webshop.Shop) -> Iterator[None]:
+    """The web sites of WebArena, or what stands for them, and the browser that the tests share."""
+    with browser(frozenset(["127.0.0.1"])):
+        yield
 
 
 @pytest.fixture(scope="module", params=sorted(BENCHMARKS))
@@ -177,6 +200,9 @@ def test_a_fresh_environment_is_neither_won_nor_lost(suite: Suite) -> None:
 
 def test_the_expert_solves_every_task(suite: Suite) -> None:
     teacher = make_teacher("expert", {}, TeacherLimits(), Place(ROOT, suite.cache, suite.cache))
+    if suite.case.player:
+        play_without_expert(suite, teacher, suite.case.player)
+        return
     for number, task in enumerate(suite.tasks):
         opened = suite.open(number)
         outcome = opened.reset()
@@ -196,6 +222,31 @@ def test_the_expert_solves_every_task(suite: Suite) -> None:
         assert over.done and over.success and over.progress is False
         (waiting,) = teacher.act([Situation(opened, "", task.goal, [], over.observation)])
         assert waiting.detail == {"plan": "none"}
+        assert not opened.reset().done
+        opened.close()
+
+
+def play_without_expert(suite: Suite, teacher: Teacher, player: Callable[[str, str], str]) -> None:
+    """The same where nobody knows progress before the end: a player of the tests' own solves every task."""
+    for number, task in enumerate(suite.tasks):
+        opened = suite.open(number)
+        outcome = opened.reset()
+        assert outcome.remaining is None and opened.expert_action() is None
+        with pytest.raises(R2VError, match="has no expert of its own"):
+            teacher.act([Situation(opened, "", task.goal, [], outcome.observation)])
+        for _ in range(task.max_steps):
+            action = player(task.goal, outcome.observation.state)
+            assert action == suite_form(suite)(action)
+            foreseen = opened.peek(action)
+            outcome = opened.step(action)
+            check_outcome(outcome)
+            assert outcome.progress is foreseen is (True if outcome.done else None)
+            if outcome.done:
+                break
+        assert outcome.success and opened.expert_action() is None and opened.admissible() == []
+        assert opened.peek("look") is False
+        over = opened.step("look")
+        assert over.done and over.success and over.progress is False
         assert not opened.reset().done
         opened.close()
 
@@ -286,8 +337,13 @@ def test_environments_are_closed_after_an_error(suite: Suite) -> None:
     with VectorEnvironment(suite.benchmark, suite.tasks, suite.cache) as slots:
         opened = list(slots.environments)
         outcomes = slots.reset_all()
-        outcomes = slots.step({slot: slots.environments[slot].expert_action() or "" for slot in outcomes})
-        assert all(outcome.progress for outcome in outcomes.values())
+        player = suite.case.player
+        known = {
+            slot: player(task.goal, outcomes[slot].observation.state) if player else opened[slot].expert_action()
+            for slot, task in enumerate(suite.tasks)
+        }
+        outcomes = slots.step({slot: action or "" for slot, action in known.items()})
+        assert all(outcome.progress or (player and outcome.progress is None) for outcome in outcomes.values())
     for one in opened:
         with pytest.raises(RuntimeError, match="is closed"):
             one.reset()
@@ -314,10 +370,12 @@ def test_no_text_raises(suite: Suite, environment: Environment, action: str) -> 
 @pytest.mark.parametrize("missing", [pytest.param(name, id=name) for name in BENCHMARKS])
 def test_what_is_missing_is_said_in_one_line(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[missing]
-    for block in (*case.packages, *case.programs):
+    for block in (*case.packages, *case.programs, *case.variables):
         with monkeypatch.context() as patch:
             if block in case.packages:
                 patch.setitem(sys.modules, block, None)  # as if it was not installed
+            elif block in case.variables:
+                patch.delenv(block)
             else:
                 patch.setenv("PATH", "/nonexistent")
             with pytest.raises(R2VError) as caught:
@@ -325,7 +383,8 @@ def test_what_is_missing_is_said_in_one_line(missing: str, monkeypatch: pytest.M
             (row,) = (row for row in survey() if row["benchmark"] == missing)
         told = str(caught.value)
         assert "\n" not in told and told.startswith(f"Benchmark '{missing}' can't run here: ")
-        assert re.search(r"pip install|apt install", told) and row["ready"] is False and row["to_do"] in told
+        helps = rf"set {block}\b" if block in case.variables else r"pip install|apt install"
+        assert re.search(helps, told) and row["ready"] is False and row["to_do"] in told
 
 
 def test_options_are_checked_without_its_libraries() -> None:

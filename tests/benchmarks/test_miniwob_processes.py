@@ -40,8 +40,8 @@ def opened(page: str = "enter-text") -> MiniWobEnv:
 
 
 def running() -> Any:
-    assert chromium._running is not None
-    return chromium._running
+    (process,) = chromium._running.values()
+    return process
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -80,7 +80,7 @@ def test_one_process_for_all_pages_and_none_after_the_last() -> None:
     assert running().pid == pid and second.step("noop()").observation.state
     second.close()
     second.close()
-    assert chromium._running is None and not psutil.pid_exists(pid)
+    assert not chromium._running and not psutil.pid_exists(pid)
     await_end(processes, profile)
 
 
@@ -159,7 +159,7 @@ def test_many_environments_side_by_side_and_nothing_left_of_them(tmp_path: Path)
         outcomes = slots.step({slot: str(action) for slot, action in experts.items()})
         assert all(outcome.progress for outcome in outcomes.values())
     assert memory < 3000  # MiB; about 900
-    assert chromium._running is None
+    assert not chromium._running
     await_end(processes, profile)
     gc.collect()
     assert len(list(Path("/proc/self/fd").iterdir())) <= files

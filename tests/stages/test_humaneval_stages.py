@@ -6,12 +6,9 @@ import ast
 import csv
 import json
 import shutil
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
 from r2v_core.config.schema import SLM
 from r2v_core.manifest import read_manifest
@@ -20,6 +17,7 @@ from r2v_core.stages.cli import main
 from r2v_core.stages.table import STAGES
 from r2v_core.store import read_parquet
 from r2v_core.trajectory import Episode
+from tests.stages.saying import model_that_says
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -45,23 +43,8 @@ evaluation: {{bootstrap: 20}}
 
 @pytest.fixture(scope="module")
 def submitter(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLM) -> Path:
-    """The small model with weights that let it say "submit" most of the time: wrong at first, right after help."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_slm.model)
-    config = AutoConfig.from_pretrained(tiny_slm.model, tie_word_embeddings=False)
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    said = tokenizer("\nsubmit", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    with torch.no_grad():
-        for layer in model.model.layers:  # what is left is a table from each token to the next
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-        model.lm_head.weight.zero_()
-        for before, after in pairwise(said):
-            model.lm_head.weight[after] = 0.2 * model.model.norm(model.model.embed_tokens.weight[before])
-    path = tmp_path_factory.mktemp("submitter") / "llama"
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    """The small model that says "submit" most of the time: wrong at first, right after help."""
+    return model_that_says("submit", tiny_slm, tmp_path_factory.mktemp("submitter") / "llama")
 
 
 @pytest.fixture(scope="module")
