@@ -70,8 +70,8 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build the instances of configs/swebench/instances.yaml: download releases, run their tests in the sandbox."""
-    from r2v_core.benchmarks import swebench_build as builder  # for this command only
-    from r2v_core.benchmarks.swebench_data import built_folder
+    from r2v_core.benchmarks.swebench import build as builder  # for this command only
+    from r2v_core.benchmarks.swebench.data import built_folder
 
     recipes = builder.read_table()
     known = {recipe.instance_id: recipe for recipe in recipes}

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from r2v_core.benchmarks.swebench_build import build, read_table
+from r2v_core.benchmarks.swebench.build import build, read_table
 from r2v_core.config.schema import SLM
 
 # a loaded machine is slow, and nothing here is about speed

@@ -13,11 +13,11 @@ from r2v_core.benchmarks.base import Benchmark
 from r2v_core.errors import R2VError, nearest
 
 BENCHMARKS: dict[str, str] = {
-    "miniwob": "r2v_core.benchmarks.miniwob:MiniWob",
-    "webarena": "r2v_core.benchmarks.webarena:WebArena",
-    "textworld": "r2v_core.benchmarks.textworld:TextWorld",
-    "humaneval": "r2v_core.benchmarks.humaneval:HumanEval",
-    "swebench": "r2v_core.benchmarks.swebench:SweBench",
+    "miniwob": "r2v_core.benchmarks.miniwob.benchmark:MiniWob",
+    "webarena": "r2v_core.benchmarks.webarena.benchmark:WebArena",
+    "textworld": "r2v_core.benchmarks.textworld.benchmark:TextWorld",
+    "humaneval": "r2v_core.benchmarks.humaneval.benchmark:HumanEval",
+    "swebench": "r2v_core.benchmarks.swebench.benchmark:SweBench",
 }
 """Name → 'module:class'. The class takes ``(options, splits, max_steps)`` and has ``Options`` (a pydantic model)."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
-from r2v_core.benchmarks.webarena_sites import ALSO, SITES, variable
+from r2v_core.benchmarks.webarena.sites import ALSO, SITES, variable
 from tests.benchmarks import webshop
 
 MIX = [

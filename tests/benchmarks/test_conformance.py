@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from r2v_core.benchmarks import BENCHMARKS, benchmark_class, make_benchmark, options_model, survey
 from r2v_core.benchmarks.actions import ACTION_FORMS
 from r2v_core.benchmarks.base import Benchmark, Environment, Outcome, Task
-from r2v_core.benchmarks.chromium import browser
 from r2v_core.benchmarks.vector import VectorEnvironment
+from r2v_core.benchmarks.web.chromium import browser
 from r2v_core.cli import app
 from r2v_core.config import load_config
 from r2v_core.config.schema import Perturbations, TeacherLimits

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from r2v_core.benchmarks import humaneval_judge as judge
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
-from r2v_core.benchmarks.humaneval_box import agrees, close, decode, encode, run_check
-from r2v_core.benchmarks.humaneval_data import OVERRIDE, Problem, load_problems
-from r2v_core.benchmarks.humaneval_env import HumanEvalEnv
-from r2v_core.benchmarks.humaneval_examples import examples
+from r2v_core.benchmarks.humaneval import judge
+from r2v_core.benchmarks.humaneval.box import agrees, close, decode, encode, run_check
+from r2v_core.benchmarks.humaneval.data import OVERRIDE, Problem, load_problems
+from r2v_core.benchmarks.humaneval.env import HumanEvalEnv
+from r2v_core.benchmarks.humaneval.examples import examples
 from r2v_core.errors import R2VError
 from r2v_core.perturbations.prompt_injection import FALLBACK, target_actions
 from r2v_core.sandbox import Limits

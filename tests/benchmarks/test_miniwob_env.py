@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from r2v_core.benchmarks.accessibility import SHOWN
 from r2v_core.benchmarks.base import Outcome, Task
-from r2v_core.benchmarks.chromium import browser
-from r2v_core.benchmarks.miniwob import TEMPLATES, pages_folder
-from r2v_core.benchmarks.miniwob_env import MiniWobEnv
+from r2v_core.benchmarks.miniwob.benchmark import TEMPLATES, pages_folder
+from r2v_core.benchmarks.miniwob.env import MiniWobEnv
+from r2v_core.benchmarks.web.accessibility import SHOWN
+from r2v_core.benchmarks.web.chromium import browser
 
 PAGES = [page for _, pages in TEMPLATES.values() for page in pages]
 ODD = [

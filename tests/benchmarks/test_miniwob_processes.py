@@ -14,11 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from r2v_core.benchmarks import chromium, make_benchmark
+from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Task
-from r2v_core.benchmarks.miniwob import TEMPLATES, pages_folder
-from r2v_core.benchmarks.miniwob_env import MiniWobEnv
+from r2v_core.benchmarks.miniwob.benchmark import TEMPLATES, pages_folder
+from r2v_core.benchmarks.miniwob.env import MiniWobEnv
 from r2v_core.benchmarks.vector import VectorEnvironment
+from r2v_core.benchmarks.web import chromium
 from r2v_core.errors import R2VError
 
 ROOT = Path(__file__).parents[2]

@@ -11,12 +11,12 @@ import pytest
 
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Outcome
-from r2v_core.benchmarks.swebench_actions import HELP, edit_action, read_action
-from r2v_core.benchmarks.swebench_env import SweBenchEnv
-from r2v_core.benchmarks.swebench_files import Entry, Overlay
-from r2v_core.benchmarks.swebench_judge import Verdict
-from r2v_core.benchmarks.swebench_rooms import Room, scrubbed
-from r2v_core.benchmarks.swebench_work import shortened
+from r2v_core.benchmarks.swebench.actions import HELP, edit_action, read_action
+from r2v_core.benchmarks.swebench.env import SweBenchEnv
+from r2v_core.benchmarks.swebench.files import Entry, Overlay
+from r2v_core.benchmarks.swebench.judge import Verdict
+from r2v_core.benchmarks.swebench.rooms import Room, scrubbed
+from r2v_core.benchmarks.swebench.work import shortened
 
 SQL, TABLE, TITLE = "andialbrecht__sqlparse-0.4.3", "foutaise__texttable-1.7.0", "ppannuto__python-titlecase-2.4"
 UTILS = "sqlparse/utils.py"

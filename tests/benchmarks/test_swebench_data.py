@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2v_core.benchmarks import make_benchmark
-from r2v_core.benchmarks import swebench_judge as judge
-from r2v_core.benchmarks.swebench_box import is_test_file
-from r2v_core.benchmarks.swebench_build import _write, read_table
-from r2v_core.benchmarks.swebench_data import END, START, Instance, load_instances, read_instance
-from r2v_core.benchmarks.swebench_expert import next_place
-from r2v_core.benchmarks.swebench_rooms import Room, Where, docker_command
-from r2v_core.benchmarks.swebench_work import key, places
+from r2v_core.benchmarks.swebench import judge
+from r2v_core.benchmarks.swebench.box import is_test_file
+from r2v_core.benchmarks.swebench.build import _write, read_table
+from r2v_core.benchmarks.swebench.data import END, START, Instance, load_instances, read_instance
+from r2v_core.benchmarks.swebench.expert import next_place
+from r2v_core.benchmarks.swebench.rooms import Room, Where, docker_command
+from r2v_core.benchmarks.swebench.work import key, places
 from r2v_core.cli import app
 from r2v_core.errors import R2VError
 from r2v_core.sandbox.isolation import BACKENDS

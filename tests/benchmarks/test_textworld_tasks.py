@@ -16,9 +16,9 @@ import pytest
 from pydantic import ValidationError
 
 from r2v_core.benchmarks import make_benchmark, options_model
-from r2v_core.benchmarks import textworld as module
 from r2v_core.benchmarks.base import Benchmark, Task
-from r2v_core.benchmarks.textworld_build import Game, Request, build_games
+from r2v_core.benchmarks.textworld import benchmark as module
+from r2v_core.benchmarks.textworld.build import Game, Request, build_games
 from r2v_core.errors import R2VError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2v_core.benchmarks.textworld_goals import brief_goal, detailed_goal
-from r2v_core.benchmarks.textworld_text import (
+from r2v_core.benchmarks.textworld.goals import brief_goal, detailed_goal
+from r2v_core.benchmarks.textworld.text import (
     MAX_COMMAND,
     clean_command,
     describe_feedback,

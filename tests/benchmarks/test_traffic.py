@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r2v_core.benchmarks.traffic import ANNOUNCED_S, LONG_S, Traffic
+from r2v_core.benchmarks.web.traffic import ANNOUNCED_S, LONG_S, Traffic
 
 
 def test_nothing_heard_is_quiet_and_what_was_done_is_waited_for() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2v_core.benchmarks.web_actions import ACTIONS, MAX_ACTION, Act, act, parse
+from r2v_core.benchmarks.web.actions import ACTIONS, MAX_ACTION, Act, act, parse
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from r2v_core.benchmarks.accessibility import SHOWN
 from r2v_core.benchmarks.base import Outcome, Task
-from r2v_core.benchmarks.chromium import browser
-from r2v_core.benchmarks.webarena import WebArena, WebArenaOptions
-from r2v_core.benchmarks.webarena_env import WebArenaEnv
-from r2v_core.benchmarks.webarena_format import read_file
+from r2v_core.benchmarks.web.accessibility import SHOWN
+from r2v_core.benchmarks.web.chromium import browser
+from r2v_core.benchmarks.webarena.benchmark import WebArena, WebArenaOptions
+from r2v_core.benchmarks.webarena.env import WebArenaEnv
+from r2v_core.benchmarks.webarena.format import read_file
 from r2v_core.errors import R2VError
 from tests.benchmarks import webshop
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from r2v_core.benchmarks import make_benchmark, webarena
+from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import SPLITS, Benchmark
-from r2v_core.benchmarks.webarena import FILE, WebArena, WebArenaOptions
-from r2v_core.benchmarks.webarena_format import read_file
-from r2v_core.benchmarks.webarena_sites import SITES, Sites, variable
+from r2v_core.benchmarks.webarena import benchmark as webarena
+from r2v_core.benchmarks.webarena.benchmark import FILE, WebArena, WebArenaOptions
+from r2v_core.benchmarks.webarena.format import read_file
+from r2v_core.benchmarks.webarena.sites import SITES, Sites, variable
 from r2v_core.config import load_config
 from r2v_core.errors import R2VError
 from tests.benchmarks import webshop

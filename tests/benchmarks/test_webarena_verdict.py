@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from r2v_core.benchmarks.webarena_format import Evaluation
-from r2v_core.benchmarks.webarena_helpers import call_helper
-from r2v_core.benchmarks.webarena_judge import AnswerJudge
-from r2v_core.benchmarks.webarena_sites import Sites
-from r2v_core.benchmarks.webarena_verdict import answered, arrived, decide
+from r2v_core.benchmarks.webarena.format import Evaluation
+from r2v_core.benchmarks.webarena.helpers import call_helper
+from r2v_core.benchmarks.webarena.judge import AnswerJudge
+from r2v_core.benchmarks.webarena.sites import Sites
+from r2v_core.benchmarks.webarena.verdict import answered, arrived, decide
 from r2v_core.errors import R2VError
 from r2v_core.teachers.chat import Reply
 from tests.benchmarks.webshop import Shop

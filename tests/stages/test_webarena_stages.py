@@ -14,7 +14,7 @@ import torch
 
 from r2v_core.agent.features import FEATURES
 from r2v_core.benchmarks.base import Task
-from r2v_core.benchmarks.webarena_sites import SITES, variable
+from r2v_core.benchmarks.webarena.sites import SITES, variable
 from r2v_core.config.schema import SLM
 from r2v_core.manifest import RunManifest, read_manifest, write_manifest
 from r2v_core.models.router import Router, RouterNet

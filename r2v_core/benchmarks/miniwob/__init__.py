@@ -1,0 +1,1 @@
+"""Small web pages in a real browser: the package ``miniwob``."""

@@ -1,0 +1,1 @@
+"""Text adventures that are generated: the package ``textworld``."""

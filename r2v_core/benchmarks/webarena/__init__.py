@@ -1,0 +1,1 @@
+"""Whole web sites that the user hosts: the tasks of ``libwebarena``."""
