@@ -200,6 +200,20 @@ def test_commands_are_cut_off_in_time_and_in_length(
     assert big.feedback.startswith("Nothing of it was kept: it left more than") and "big" not in big.state
 
 
+@pytest.mark.parametrize("answer", ["", "{}", '{"problem": 0}', "5", "[" * 9999])
+def test_a_command_that_breaks_its_box_changes_nothing(sql: SweBenchEnv, answer: str) -> None:
+    outcome = sql.step(f"run echo x > new.txt; echo '{answer}' > /proc/$PPID/fd/1; kill -9 $PPID")
+    assert "Nothing of it was kept: " in outcome.observation.feedback
+    assert outcome.progress is False and sql.patch() == ""
+
+
+@pytest.mark.parametrize("answer", ["{}", '{"problem": 0}', '{"problem": "", "changes": 3}', "5", "[" * 9999, "null"])
+def test_an_answer_in_the_scripts_place_is_none(sql: SweBenchEnv, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    room = sql._room
+    monkeypatch.setattr(room, "_launched", lambda *_: (f"\n{answer}\n", "it broke"))
+    assert room.shell(Overlay(), f"true # {answer}").problem and not room.verdict(f"x {answer}".encode()).resolved
+
+
 def test_output_is_the_same_when_the_same_is_done_again() -> None:
     assert (
         scrubbed("\x1b[32m3 passed\x1b[0m in 0.12s (0:00:12)\r\n<a at 0x7f12ab34>\x07") == "3 passed in …s\n<a at 0x…>"
@@ -269,7 +283,7 @@ def test_a_repair_that_takes_all_memory_is_a_wrong_one(sql: SweBenchEnv, monkeyp
     greedy = FIX + "        val = [bytearray(b'1' * (1 << 20)) for _ in range(1 << 20)]\n"
     small = Room(room.instance, replace(room.where, memory_mb=256))
     found = small.judge(Overlay({UTILS: Entry((room.read(UTILS) or b"").replace(BUG.encode(), greedy.encode()))}))
-    assert not found.resolved and (found.fixed, found.kept) == (0, 0)
+    assert not found.resolved and found.fixed == 0
 
 
 def test_actions_are_read_with_their_lines() -> None:

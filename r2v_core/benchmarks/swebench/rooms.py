@@ -143,15 +143,18 @@ class Room:
             command=self.instance.test_command,
             marks=MARKS,
         )
-        return str(answer["log"])
+        return str(answer.get("log", ""))
 
     def _shell(self, overlay: Overlay, command: str) -> Ran:
         try:
             found = self._ask("shell", self.where.command_s, changes=overlay.wire(), command=command)
+            changes = {} if found["problem"] else from_wire(found["changes"])
+            after = self._tidy(overlay.with_(changes))
+            return Ran(found["status"], scrubbed(found["output"]), after, str(found["problem"]))
         except Silent as error:
             return Ran(None, "", overlay, str(error))
-        changes = {} if found["problem"] else from_wire(found["changes"])
-        return Ran(found["status"], scrubbed(found["output"]), self._tidy(overlay.with_(changes)), found["problem"])
+        except (KeyError, TypeError, ValueError, AttributeError):  # it answered in the script's place
+            return Ran(None, "", overlay, "it broke its box")
 
     def _tidy(self, overlay: Overlay) -> Overlay:
         """Without changes that change nothing."""
@@ -171,7 +174,10 @@ class Room:
         text = patch.decode(errors="replace")
         if self.where.execution == "docker":
             return judged_by_harness(self.instance, text, self.where.tests_s)
-        return grade(self.instance, text, self.log(patch, self.where.tests_s))
+        try:
+            return grade(self.instance, text, self.log(patch, self.where.tests_s))
+        except Silent:
+            return lost(self.instance)
 
     def _prepared(self, tree: bytes) -> bytes:
         self._base = tree
@@ -193,8 +199,8 @@ class Room:
         }
         answer, why = self._launched(json.dumps(request), seconds)
         try:
-            found: dict[str, Any] = json.loads(answer.rstrip().rpartition("\n")[2])
-        except ValueError:
+            found: dict[str, Any] = dict(json.loads(answer.rstrip().rpartition("\n")[2]))
+        except (ValueError, TypeError, RecursionError):
             raise Silent(f"{self.instance.instance_id}: the box of '{mode}' gave no answer: {why}") from None
         return found
 
