@@ -62,4 +62,5 @@ def test_every_benchmark_says_what_its_actions_look_like() -> None:
         "humaneval": code,
         "swebench": code,
         "miniwob": one_line,
+        "webarena": one_line,
     }
