@@ -50,7 +50,8 @@ def shop() -> Iterator[webshop.Shop]:
     with webshop.running() as found, pytest.MonkeyPatch.context() as patch:
         for site in (*SITES, *ALSO):
             patch.setenv(variable(site), found.url + "/admin" * (site == "shopping_admin"))
-            patch.delenv(f"{variable(site)}_USER", raising=False)
-            patch.delenv(f"{variable(site)}_PASSWORD", raising=False)
+            keeper = site == "shopping_admin"
+            patch.setenv(f"{variable(site)}_USER", webshop.ADMIN["username"] if keeper else webshop.USER)
+            patch.setenv(f"{variable(site)}_PASSWORD", webshop.ADMIN["password"] if keeper else webshop.PASSWORD)
         patch.setenv("WA_TASKS", str(webshop.TASKS))
         yield found

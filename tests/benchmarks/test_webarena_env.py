@@ -103,7 +103,7 @@ def test_open_answers_are_judged(opened: Any) -> None:
 def test_a_reset_starts_with_fresh_cookies_and_nothing_else_is_undone(opened: Any, shop: webshop.Shop) -> None:
     environment = opened(7, whole=True)
     first = environment.reset()
-    assert "Welcome, emma" in first.observation.state  # as the task asks for it
+    assert "Welcome, shopper" in first.observation.state  # as the task asks for it
     assert finish(environment, first).success
     assert "2 stars: it wobbles" in environment._last.observation.state
     assert environment.reset() == first
@@ -218,6 +218,10 @@ def test_a_site_that_does_not_let_the_user_in_is_named(
     with pytest.raises(R2VError, match=r"does not let 'shopper@shop\.test' in: set WA_SHOPPING_USER and") as caught:
         opened(7).reset()
     assert "hunter-7" not in str(caught.value)
+    monkeypatch.delenv("WA_SHOPPING_PASSWORD")
+    with pytest.raises(R2VError, match="set WA_SHOPPING_PASSWORD to the account that tasks log in with"):
+        opened(7).reset()
+    monkeypatch.setenv("WA_SHOPPING_PASSWORD", webshop.PASSWORD)
     monkeypatch.setenv("WA_SHOPPING", f"{shop.url}/members")
     with pytest.raises(R2VError, match="has no login form; see that WA_SHOPPING is the address of the site 'shopping'"):
         opened(7).reset()

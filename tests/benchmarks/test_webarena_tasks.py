@@ -85,6 +85,11 @@ def ready(**options: Any) -> str:
 
 def test_what_it_needs_is_said_in_one_line(shop: webshop.Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ready() == ""
+    with monkeypatch.context() as without:
+        without.delenv("WA_REDDIT_USER")
+        without.setenv("WA_REDDIT_PASSWORD", "")
+        assert ready().startswith("set WA_REDDIT_USER, WA_REDDIT_PASSWORD to the account that tasks log in with")
+        assert ready(sites=["shopping"]) == ""
     monkeypatch.setenv("WA_MAP", "http://127.0.0.1:9")
     assert ready().startswith("WA_MAP=http://127.0.0.1:9 does not answer (Connection refused): start that site")
     assert ready(sites=["shopping"]) == ""

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 TASKS = Path(__file__).with_name("webshop_tasks.json")
 USER, PASSWORD = "shopper@shop.test", "only for tests"
-ADMIN = {"username": "admin", "password": "only for tests"}
+ADMIN = {"username": "keeper", "password": "only for tests, too"}
 PRICES = {
     "Desk Lamp": 19.99,
     "Oak Desk": 129.0,

@@ -111,6 +111,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLM) -> Iterator
         for site in SITES:
             patch.delenv(variable(site), raising=False)
         patch.setenv("WA_SHOPPING", shop.url)
+        patch.setenv("WA_SHOPPING_USER", webshop.USER)
+        patch.setenv("WA_SHOPPING_PASSWORD", webshop.PASSWORD)
         patch.setenv("WA_TASKS", str(webshop.TASKS))
         patch.setenv("R2V_PROJECT", str(root))
         patch.chdir(root)

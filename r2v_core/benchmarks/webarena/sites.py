@@ -24,22 +24,14 @@ SITES: tuple[Site, ...] = get_args(Site)
 ALSO = ("homepage",)
 """Addresses that tasks may name besides, known where they are set."""
 
-ACCOUNTS: dict[str, tuple[str, str]] = {
-    "shopping": ("shopper@shop.test", "only for tests"),
-    "shopping_admin": ("admin", "only for tests"),
-    "reddit": ("reader", "only for tests"),
-    "gitlab": ("coder", "only for tests"),
-}
-"""Who the tasks are written for: name and password as they are published with the sites, no secrets. A site with others
-has them in ``WA_<SITE>_USER`` and ``WA_<SITE>_PASSWORD``. The other sites know no users."""
-
 LOGIN_PAGES = {
     "shopping": "/customer/account/login/",
     "shopping_admin": "",
     "reddit": "/login",
     "gitlab": "/users/sign_in",
 }
-"""Where each site's login form is, from its address on."""
+"""Where the login form of a site that knows users is, from its address on. Who the tasks play as is in
+``WA_<SITE>_USER`` and ``WA_<SITE>_PASSWORD``."""
 
 PATIENCE_S = 5.0
 """Seconds that a site may take to say that it is there."""
@@ -52,12 +44,25 @@ def variable(site: str) -> str:
     return f"WA_{site.upper()}"
 
 
+def account_variables(site: str) -> list[str]:
+    """The environment variables with name and password of a site's user; none where nobody logs in."""
+    return [f"{variable(site)}_USER", f"{variable(site)}_PASSWORD"] if site in LOGIN_PAGES else []
+
+
 def account(site: str) -> tuple[str, str] | None:
-    """Name and password of a site's user; None where nobody logs in."""
-    if site not in ACCOUNTS:
-        return None
-    user, password = ACCOUNTS[site]
-    return os.environ.get(f"{variable(site)}_USER") or user, os.environ.get(f"{variable(site)}_PASSWORD") or password
+    """Name and password of a site's user; None where nobody logs in.
+
+    Raises:
+        R2VError: if they are not set.
+    """
+    names = account_variables(site)
+    if missing := [name for name in names if not os.environ.get(name)]:
+        raise R2VError(_who_logs_in(missing))
+    return (os.environ[names[0]], os.environ[names[1]]) if names else None
+
+
+def _who_logs_in(missing: list[str]) -> str:
+    return f"set {', '.join(missing)} to the account that tasks log in with; those of the published sites: {SETUP}"
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ class Sites:
         missing = [variable(site) for site in wanted if site not in self.addresses]
         if missing:
             return f"set {', '.join(missing)} to where the sites answer (export {missing[0]}=http://…); see {SETUP}"
+        if missing := [name for site in wanted for name in account_variables(site) if not os.environ.get(name)]:
+            return _who_logs_in(missing)
         for site in wanted:
             if urlsplit(self.addresses[site]).scheme not in ("http", "https"):
                 return f"{variable(site)}={self.addresses[site]}: an address starts with http:// or https://"
