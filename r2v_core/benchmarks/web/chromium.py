@@ -61,6 +61,9 @@ FLAGS = (
     "--use-mock-keychain",
 )
 
+_THEN_TIDY_UP = '"$@"; n=0; until rm -rf -- "$0" || [ $n -ge 40 ]; do n=$((n + 1)); sleep 0.25; done'
+"""Its helpers end a moment after it, and what one of them still writes makes the removal of the profile fail."""
+
 
 class BrowserError(R2VError):
     """Chromium ended, hung or refused a call; its pages are of no use any more."""
@@ -97,7 +100,7 @@ class Chromium:
         self._in, replies = _pipe()
         sandbox = () if os.geteuid() else ("--no-sandbox",)
         reach = ", ".join(["--host-resolver-rules=MAP * ~NOTFOUND", *(f"EXCLUDE {host}" for host in sorted(hosts))])
-        command = ["/bin/sh", "-c", '"$@"; rm -rf -- "$0"', self._profile, program, *FLAGS, reach, *sandbox]
+        command = ["/bin/sh", "-c", _THEN_TIDY_UP, self._profile, program, *FLAGS, reach, *sandbox]
         try:
             self.pid = os.posix_spawn(
                 "/bin/sh",
