@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +17,10 @@ from r2v_core.config.schema import SLM
 # a loaded machine is slow, and nothing here is about speed
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# in a shell's background SIGINT is ignored; Dagster makes SIGTERM do the same, and what a test starts inherits both
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = ("tests/assets/test_pipeline", "tests/slurm/", "tests/assets/", "tests/training/", "tests/stages/")
 
