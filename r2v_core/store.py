@@ -11,6 +11,7 @@ struct can't be written at all. DuckDB reads into the text: ``SELECT steps->>'$[
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import types
@@ -155,6 +156,23 @@ class JsonlStore(Generic[T]):
             _sync_directory(self.path.parent)
         except OSError as error:
             raise R2VError(f"{self.path}: can't open for writing ({_reason(error)})") from error
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Place (``file:line``) and content of every line of a JSON Lines file that others wrote, gzipped or not.
+
+    Raises:
+        R2VError: at a line that is no JSON, with its place.
+    """
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.strip():
+                where = f"{path}:{number}"
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    raise R2VError(f"{where}: not a line of JSON") from None
+                yield where, row
 
 
 def write_parquet(path: Path, records: Iterable[BaseModel], model: type[BaseModel] | None = None) -> int:

@@ -107,6 +107,16 @@ class Benchmark(Protocol):
         ...
 
 
+def closed(task: Task) -> RuntimeError:
+    """What an environment raises for anything after :meth:`Environment.close`."""
+    return RuntimeError(f"environment of task {task.task_id} is closed")
+
+
+def not_started(task: Task) -> RuntimeError:
+    """What an environment raises before its first :meth:`Environment.reset`."""
+    return RuntimeError(f"environment of task {task.task_id} needs reset() first")
+
+
 def known_splits(splits: Mapping[str, int]) -> dict[str, int]:
     """The number of templates asked for in each split.
 

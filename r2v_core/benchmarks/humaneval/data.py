@@ -7,7 +7,6 @@ al. 2023, arXiv:2305.01210) is read from evalplus' override file: JSONL, gzipped
 from __future__ import annotations
 
 import ast
-import gzip
 import json
 import os
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 from r2v_core.benchmarks.actions import code
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
+from r2v_core.store import read_rows
 
 OVERRIDE = "HUMANEVAL_OVERRIDE_PATH"
 """The environment variable that evalplus, too, takes its file from."""
@@ -111,18 +111,11 @@ def _override() -> Path:
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and content of every line of a JSONL file."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                where = f"{path}:{number}"
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    raise R2VError(f"{where}: not a line of JSON") from None
-                missing = [name for name in _FIELDS if not isinstance(row, dict) or not isinstance(row.get(name), str)]
-                if missing:
-                    raise R2VError(f"{where}: a problem needs the text '{missing[0]}'")
-                yield where, row
+    for where, row in read_rows(path):
+        missing = [name for name in _FIELDS if not isinstance(row, dict) or not isinstance(row.get(name), str)]
+        if missing:
+            raise R2VError(f"{where}: a problem needs the text '{missing[0]}'")
+        yield where, row
 
 
 @lru_cache(maxsize=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from r2v_core.benchmarks.actions import code
-from r2v_core.benchmarks.base import Outcome, Task
+from r2v_core.benchmarks.base import Outcome, Task, closed, not_started
 from r2v_core.benchmarks.humaneval.data import Problem
 from r2v_core.benchmarks.humaneval.judge import Trial, Verdict, trial, verdict
 from r2v_core.benchmarks.humaneval.slips import slips
@@ -146,12 +146,12 @@ class HumanEvalEnv:
 
     def _require_open(self) -> None:
         if not self._open:
-            raise RuntimeError(f"environment of task {self.task.task_id} is closed")
+            raise closed(self.task)
 
     def _require_started(self) -> None:
         self._require_open()
         if not self._started:
-            raise RuntimeError(f"environment of task {self.task.task_id} needs reset() first")
+            raise not_started(self.task)
 
 
 def _is_text(text: str) -> bool:

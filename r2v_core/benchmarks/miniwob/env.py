@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from r2v_core.benchmarks.base import Outcome, Task
+from r2v_core.benchmarks.base import Outcome, Task, closed, not_started
 from r2v_core.benchmarks.web.actions import Act, act, parse
 from r2v_core.benchmarks.web.chromium import Page, open_page
 from r2v_core.benchmarks.web.page import carry_out, open_to, script, tree
@@ -182,13 +182,13 @@ class MiniWobEnv:
 
     def _open(self) -> Page:
         if self._page is None:
-            raise RuntimeError(f"environment of task {self.task.task_id} is closed")
+            raise closed(self.task)
         return self._page
 
     def _started(self) -> Outcome:
         self._open()
         if self._last is None:
-            raise RuntimeError(f"environment of task {self.task.task_id} needs reset() first")
+            raise not_started(self.task)
         return self._last
 
 

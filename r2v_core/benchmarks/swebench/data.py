@@ -13,6 +13,7 @@ from typing import Any
 
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
+from r2v_core.store import read_rows
 
 FOLDER = "R2V_SWEBENCH"
 """The environment variable that names the folder of built instances; ``data/swebench`` of the project otherwise."""
@@ -115,18 +116,11 @@ def load_instances(named: str | None, folder: Path, split: str) -> dict[str, Ins
 @lru_cache(maxsize=4)
 def _read(path: Path, changed: int) -> dict[str, Instance]:
     found = {}
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                where = f"{path}:{number}"
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    raise R2VError(f"{where}: not a line of JSON") from None
-                instance = read_instance(row, where)
-                if instance.instance_id in found:
-                    raise R2VError(f"{where}: instance {instance.instance_id} is there twice")
-                found[instance.instance_id] = instance
+    for where, row in read_rows(path):
+        instance = read_instance(row, where)
+        if instance.instance_id in found:
+            raise R2VError(f"{where}: instance {instance.instance_id} is there twice")
+        found[instance.instance_id] = instance
     if not found:
         raise R2VError(f"{path}: no instances in it")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from r2v_core.benchmarks.base import Outcome, Task
+from r2v_core.benchmarks.base import Outcome, Task, closed, not_started
 from r2v_core.benchmarks.swebench.actions import Wanted, read_action
 from r2v_core.benchmarks.swebench.box import is_test_file
 from r2v_core.benchmarks.swebench.expert import Move, in_place, plan, slips
@@ -171,9 +171,9 @@ class SweBenchEnv:
 
     def _require_open(self) -> None:
         if not self._open:
-            raise RuntimeError(f"environment of task {self.task.task_id} is closed")
+            raise closed(self.task)
 
     def _require_started(self) -> None:
         self._require_open()
         if not self._started:
-            raise RuntimeError(f"environment of task {self.task.task_id} needs reset() first")
+            raise not_started(self.task)

@@ -17,7 +17,7 @@ from textworld.envs.wrappers.tw_inform7 import (
 )
 from textworld.generator.game import GameProgression
 
-from r2v_core.benchmarks.base import Outcome, Task
+from r2v_core.benchmarks.base import Outcome, Task, closed, not_started
 from r2v_core.benchmarks.textworld.text import (
     FACTS,
     UNKNOWN_VERB,
@@ -194,12 +194,12 @@ class TextWorldEnv:
 
     def _require_open(self) -> None:
         if self._game is None:
-            raise RuntimeError(f"environment of task {self.task.task_id} is closed")
+            raise closed(self.task)
 
     def _require_started(self) -> None:
         self._require_open()
         if self._state is None:
-            raise RuntimeError(f"environment of task {self.task.task_id} needs reset() first")
+            raise not_started(self.task)
 
 
 def _find(environment: Any, wrapper: type) -> Any:

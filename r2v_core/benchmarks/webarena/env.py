@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from r2v_core.benchmarks.base import Outcome, Task
+from r2v_core.benchmarks.base import Outcome, Task, closed, not_started
 from r2v_core.benchmarks.web.actions import ACTIONS, BROWSING, Act, parse
 from r2v_core.benchmarks.web.chromium import BrowserError, PageMoved
 from r2v_core.benchmarks.web.page import carry_out, open_to, tree
@@ -245,7 +245,7 @@ class WebArenaEnv:
 
     def _open(self) -> None:
         if self._closed:
-            raise RuntimeError(f"environment of task {self.task.task_id} is closed")
+            raise closed(self.task)
 
     def _browser(self) -> Tabs:
         assert self._tabs is not None, "reset() opens it"
@@ -254,7 +254,7 @@ class WebArenaEnv:
     def _started(self) -> Outcome:
         self._open()
         if self._last is None:
-            raise RuntimeError(f"environment of task {self.task.task_id} needs reset() first")
+            raise not_started(self.task)
         return self._last
 
 
