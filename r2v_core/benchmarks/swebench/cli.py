@@ -1,0 +1,41 @@
+"""``r2v swebench``: instances from PyPI."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from r2v_core.errors import R2VError, nearest
+from r2v_core.registry.cli import Json
+from r2v_core.registry.show import print_json, print_table
+
+swebench_app = typer.Typer(no_args_is_help=True, help="SWE-bench instances from PyPI (build).", rich_markup_mode=None)
+
+
+@swebench_app.callback()
+def _swebench() -> None:
+    """SWE-bench instances from PyPI."""
+
+
+@swebench_app.command(epilog="Example: r2v swebench build --only andialbrecht__sqlparse-0.4.3")
+def build(
+    only: Annotated[list[str] | None, typer.Option(help="an instance's id; repeat the option for more")] = None,
+    folder: Annotated[Path | None, typer.Option(help="where to; default $R2V_SWEBENCH, else data/swebench")] = None,
+    as_json: Json = False,
+) -> None:
+    """Build the instances of configs/swebench/instances.yaml: download releases, run their tests in the sandbox."""
+    from r2v_core.benchmarks.swebench import build as builder  # for this command only
+    from r2v_core.benchmarks.swebench.data import built_folder
+
+    recipes = builder.read_table()
+    known = {recipe.instance_id: recipe for recipe in recipes}
+    for name in only or []:
+        if name not in known:
+            raise R2VError(f"no instance '{name}' in {builder.TABLE}.{nearest(name, known)}")
+    log = (lambda line: print(line, file=sys.stderr)) if as_json else print
+    chosen = [known[name] for name in only] if only else recipes
+    rows = builder.rows(builder.build(chosen, folder or built_folder(None), log=log))
+    (print_json if as_json else print_table)(rows)
