@@ -8,9 +8,11 @@ from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import SPLITS, Benchmark, Task
 from r2v_core.config.schema import Config
 from r2v_core.digest import digest_of
+from r2v_core.errors import R2VError
 from r2v_core.manifest import write_atomic
 from r2v_core.stages.spec import StageContext, StageResult, UpstreamRun
 from r2v_core.store import JsonlStore
+from r2v_core.training.risk_bound import check_bound
 
 
 def open_benchmark(config: Config) -> Benchmark:
@@ -38,6 +40,10 @@ def run(ctx: StageContext) -> StageResult:
         store.append(task)
     write_atomic(ctx.run_dir / "preview.md", _preview(tasks))
     splits = Counter(task.split for task in tasks)
+    try:
+        check_bound(ctx.config.training.router, splits["validation"])
+    except R2VError as error:  # only the router needs it, which refuses it; whoever wants that one hears of it now
+        ctx.report.log(f"warning: the router can't be trained on this suite: {error}")
     return StageResult(
         digest=digest_of([task.model_dump(mode="json") for task in tasks]),
         artifacts={"tasks": "tasks.jsonl", "preview": "preview.md"},

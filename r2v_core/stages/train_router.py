@@ -26,13 +26,13 @@ from r2v_core.stages.router_calibration import player, validation_tasks
 from r2v_core.stages.spec import StageContext, StageResult
 from r2v_core.store import JsonlStore
 from r2v_core.training.lagrangian import FailureModel, fit_failure_model, make_rollouts
+from r2v_core.training.risk_bound import check_bound
 from r2v_core.training.router import CHECKPOINT_NAME, LOG_NAME, Epoch, train_net
 from r2v_core.training.router_diagnostics import diagnose, draw_levels, draw_reliability, draw_training, preview
 from r2v_core.training.router_threshold import (
     Cut,
     Played,
     cheapest_threshold,
-    corrected,
     descend,
     evaluate_threshold,
     threshold_for_share,
@@ -85,22 +85,6 @@ def check_rows(split: str, rows: Sequence[RouterRow]) -> None:
 
 Play = Callable[[str, float], Played]
 """(rule, share) → what came of playing the validation tasks with the rule at that share."""
-
-
-def check_bound(config: RouterConfig, n_tasks: int) -> None:
-    """Refuse a bound that no result on so few validation tasks could show.
-
-    Raises:
-        R2VError: naming both keys.
-    """
-    least = corrected(0.0, n_tasks)
-    if config.calibrate == "played" and config.teacher_share is None and least > config.cvar_epsilon:
-        raise R2VError(
-            f"training.router.cvar_epsilon: {config.cvar_epsilon:g} can't be shown with {n_tasks} validation tasks: "
-            f"without a single failure the bound on the risk of a new task is {least:.3f}; raise "
-            f"benchmark.splits.validation to {int(np.ceil(1 / max(config.cvar_epsilon, 1e-3))) - 1} or more, or "
-            "cvar_epsilon"
-        )
 
 
 def calibrate(

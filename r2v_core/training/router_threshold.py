@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.metrics import cvar_failure
 from r2v_core.training.lagrangian import FailureModel, Rollouts, cvar, seed_failures
+from r2v_core.training.risk_bound import corrected
 
 ALWAYS = -1.0
 """A threshold below every score: all scores are ≥ 0."""
@@ -68,20 +69,9 @@ class Level:
     cvar: float
     """CVaR_α of failure as played."""
     bound: float
-    """Upper bound on the CVaR of a new task, see :func:`corrected`."""
+    """Upper bound on the CVaR of a new task, see :func:`r2v_core.training.risk_bound.corrected`."""
     met: bool
     """bound ≤ ε."""
-
-
-def corrected(risk: float, n_tasks: int) -> float:
-    """A risk seen on n tasks, corrected for how few they are: (n · risk + 1) / (n + 1).
-
-    As if one more task failed under every seed: the correction of conformal risk control (Angelopoulos et al. 2024,
-    "Conformal risk control", with losses ≤ 1). With exchangeable tasks, a threshold chosen so that this stays below ε
-    has an expected risk below ε on a new task, for a fixed set of seeds in the tail; that the worst seeds are picked
-    on the same tasks makes the figure larger, not smaller.
-    """
-    return (n_tasks * risk + 1.0) / (n_tasks + 1.0)
 
 
 def descend(

@@ -32,7 +32,7 @@ from r2v_core.models.router import Router, RouterRow
 from r2v_core.partition import Partition
 from r2v_core.stages.reporting import Reporter
 from r2v_core.stages.spec import StageContext, StageResult, StageSpec, UpstreamRun
-from r2v_core.stages.train_router import calibrate, check_bound, check_rows, run
+from r2v_core.stages.train_router import calibrate, check_rows, run
 from r2v_core.training.lagrangian import (
     FailureModel,
     cvar,
@@ -41,6 +41,7 @@ from r2v_core.training.lagrangian import (
     make_rollouts,
     seed_failures,
 )
+from r2v_core.training.risk_bound import check_bound, corrected
 from r2v_core.training.router import CHECKPOINT_NAME, train_net
 from r2v_core.training.router_diagnostics import diagnose, draw_levels, preview
 from r2v_core.training.router_threshold import (
@@ -48,7 +49,6 @@ from r2v_core.training.router_threshold import (
     LEVELS,
     Played,
     cheapest_threshold,
-    corrected,
     descend,
     evaluate_threshold,
     threshold_for_share,
