@@ -13,6 +13,9 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,20 +92,21 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
         raise R2VError(f"could not write the converted model to {target}: {error}") from error
 
 
-class quiet_loading:
+@contextmanager
+def quiet_loading() -> Iterator[None]:
     """Silence the progress bars and advice that transformers prints while loading."""
+    from transformers.utils import logging as hf_logging
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging as hf_logging
-
-        self._level = hf_logging.get_verbosity()
-        hf_logging.set_verbosity(logging.ERROR)
-        hf_logging.disable_progress_bar()
-
-    def __exit__(self, *exc: object) -> None:
-        from transformers.utils import logging as hf_logging
-
-        hf_logging.set_verbosity(self._level)
+    level = hf_logging.get_verbosity()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # peft and TRL ask transformers for an attribute under its old name
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
         hf_logging.enable_progress_bar()
 
 
@@ -182,6 +186,24 @@ def load_lm(slm: SLM, cache: Path) -> PreTrainedModel:
     if slm.quantization == "none":
         model = model.to(device())
     return model.eval()
+
+
+def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
+    """A model with a LoRA adapter of ours on it (a peft model, the adapter named 'default').
+
+    Raises:
+        R2VError: if ``folder`` holds no adapter, or one that does not fit the model.
+    """
+    from peft import PeftModel
+
+    try:
+        with quiet_loading():
+            wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise R2VError(f"{folder}: no LoRA adapter that fits this model ({str(error).splitlines()[0]})") from error
+    # ours name the model as configs do; on saving, peft looks that name up, on the hub if it is no folder
+    wrapped.peft_config["default"].base_model_name_or_path = getattr(model, "name_or_path", None)
+    return wrapped
 
 
 def _cannot_load(name: str, error: Exception) -> str:

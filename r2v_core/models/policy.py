@@ -10,9 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2v_core.benchmarks.actions import one_line
 from r2v_core.config.schema import SLM
-from r2v_core.errors import R2VError
 from r2v_core.models.generation import sample_actions
-from r2v_core.models.hub import load_lm, load_tokenizer
+from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer
 from r2v_core.models.prompt import count_tokens
 from r2v_core.trajectory import Candidate
 
@@ -88,13 +87,8 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     Raises:
         R2VError: if ``adapter`` holds no adapter, or one that does not fit the model.
     """
-    from peft import PeftModel
-
     dtype = next(model.parameters()).dtype
     quantized = getattr(model, "is_quantized", False)
-    try:
-        wrapped = PeftModel.from_pretrained(model if quantized else model.to(torch.float32), str(adapter))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise R2VError(f"{adapter}: no LoRA adapter that fits this model ({str(error).splitlines()[0]})") from error
+    wrapped = load_adapter(model if quantized else model.to(torch.float32), adapter)
     merged: PreTrainedModel = wrapped.merge_and_unload()
     return merged.eval() if quantized else merged.to(dtype).eval()

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from r2v_core.config.schema import SLM
 from r2v_core.errors import R2VError
-from r2v_core.models.hub import load_lm, load_tokenizer
+from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer
 from r2v_core.models.prompt import end_of_turn
 
 HEADS = ("step", "outcome")
@@ -160,8 +160,6 @@ class Verifier:
         Raises:
             R2VError: if files are missing or broken, or the verifier belongs to another base model.
         """
-        from peft import PeftModel
-
         try:
             info = VerifierInfo.model_validate_json((directory / INFO).read_text(encoding="utf-8"))
         except (OSError, ValidationError) as error:
@@ -170,14 +168,7 @@ class Verifier:
             raise R2VError(f"{directory}: a verifier of '{info.base}', but slm.model is '{slm.model}'; train it again")
         model = build(slm, cache, info.layers)
         dtype = next(model.backbone.parameters()).dtype
-        try:
-            wrapped = PeftModel.from_pretrained(
-                model if slm.quantization != "none" else model.float(), str(directory / "adapter")
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise R2VError(
-                f"{directory / 'adapter'}: no verifier adapter that fits this model ({str(error).splitlines()[0]})"
-            ) from error
+        wrapped = load_adapter(model if slm.quantization != "none" else model.float(), directory / "adapter")
         merged: Any = wrapped.merge_and_unload()
         if slm.quantization == "none":
             merged.backbone.to(dtype)

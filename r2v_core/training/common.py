@@ -200,7 +200,6 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def quiet_libraries() -> Iterator[None]:
     """Silence progress bars and advice of transformers, TRL and datasets: the stage reports progress itself."""
     import logging
-    import warnings
 
     import datasets
 
@@ -211,9 +210,7 @@ def quiet_libraries() -> Iterator[None]:
     trl.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     try:
-        with quiet_loading(), warnings.catch_warnings():
-            # TRL asks transformers for a name that the installed version calls otherwise
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        with quiet_loading():
             yield
     finally:
         trl.setLevel(level)

@@ -16,8 +16,7 @@ from trl import DPOConfig, DPOTrainer
 
 from r2v_core.config.schema import DPO, SLM
 from r2v_core.digest import derive_seed
-from r2v_core.errors import R2VError
-from r2v_core.models.hub import load_lm
+from r2v_core.models.hub import load_adapter, load_lm
 from r2v_core.training.bc import score_labels_only
 from r2v_core.training.common import (
     ADAPTER,
@@ -80,20 +79,6 @@ class ConsistentDPOTrainer(DPOTrainer):
         return loss
 
 
-def load_trainable(slm: SLM, cache: Path, adapter: Path) -> Any:
-    """The base model with a trained adapter on it that goes on learning, named 'default'.
-
-    Raises:
-        R2VError: if model or adapter can't be loaded, or don't fit each other.
-    """
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(load_lm(slm, cache), str(adapter), is_trainable=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise R2VError(f"{adapter}: no LoRA adapter that fits slm.model '{slm.model}' ({error})") from error
-
-
 def make_trainer(
     pairs: Sequence[Pair],
     twins: Sequence[Twin],
@@ -112,7 +97,7 @@ def make_trainer(
     lengths = [sum(map(len, row.values())) for row in rows]
     order = arrange(lengths, dpo, world_size(), derive_seed(run.seed, run.stage, "order"))
     set_seed(run.torch_seed)
-    model = load_trainable(slm, cache, adapter)
+    model = load_adapter(load_lm(slm, cache), adapter, trainable=True)
     return ConsistentDPOTrainer(
         model=model,
         args=DPOConfig(

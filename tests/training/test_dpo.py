@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,19 @@ def test_only_the_default_adapter_is_trained_and_ref_stays(
         trainer.train()
     changed = {n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])}
     assert changed and all(".default." in name for name in changed)
+
+
+def test_saving_a_checkpoint_looks_nothing_up(
+    dpo_context: Callable[..., StageContext], rows: list[CandidateRow], renderer: Renderer, tmp_path: Path
+) -> None:
+    ctx = dpo_context()
+    config = ctx.inputs["policy"].artifact("adapter") / "adapter_config.json"
+    named = json.loads(config.read_text()) | {"base_model_name_or_path": "smollm2-135m-instruct"}  # as the stages write
+    config.write_text(json.dumps(named))
+    trainer = _trainer(ctx, rows, renderer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(remote file|config file)")  # peft's word for a failed look-up
+        trainer.save_model(str(tmp_path / "saved"))
 
 
 def test_training_starts_at_ln_2_and_learns_the_preference(dpo_context: Callable[..., StageContext]) -> None:
