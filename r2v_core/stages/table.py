@@ -62,6 +62,7 @@ STAGES: dict[str, Stage] = {
             (("tasks", "task_suite"),),
             ("benchmark", "teacher.options", "collection"),
             "data",
+            version="2",
             shared=True,
         ),
         Stage(
@@ -122,7 +123,7 @@ STAGES: dict[str, Stage] = {
             (("tasks", "task_suite"), ("policy", "train_dpo"), ("verifier", "train_verifier")),
             (*_ROLLOUT, "router_features"),
             "data",
-            version="3",
+            version="4",
             shared=True,
         ),
         Stage(
@@ -137,7 +138,7 @@ STAGES: dict[str, Stage] = {
                 ("verifier", "train_verifier"),
             ),
             (*_ROLLOUT, "training.router"),
-            version="3",
+            version="4",
         ),
         *(
             Stage(
@@ -152,7 +153,7 @@ STAGES: dict[str, Stage] = {
                     ("router", "train_router"),
                 ),
                 (*_ROLLOUT, "evaluation"),
-                version="3",
+                version="4",
                 shared=True,
             )
             for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))

@@ -91,7 +91,7 @@ class ChatTeacher:
         )
 
     def _read(self, reply: Reply) -> Reading:
-        reading = read_action(reply.text, self.action_form)
+        reading = read_action(reply.text, self.action_form, reply.cut)
         if reading.problem and reply.cut:
             return Reading(reading.action, f"{reading.problem} and was cut off at the limit of tokens")
         return reading

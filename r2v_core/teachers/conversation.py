@@ -55,13 +55,13 @@ class Reading:
     problem: str | None = None
 
 
-def read_action(reply: str, form: ActionForm = "line") -> Reading:
+def read_action(reply: str, form: ActionForm = "line", cut: bool = False) -> Reading:
     """The action in a teacher's reply.
 
     What stands in ``<action>…</action>`` or in a fenced block is taken as it is, the last one if there are several;
     anything else has to be one line, unless actions are code. Reasoning in ``<think>…</think>`` is passed over, as are
     a label (``Action:``) and quotes around the line. A reply of several lines is a problem, and its first line the best
-    guess.
+    guess; where actions are code, so is one that ended at the limit of tokens (``cut``) before its block did.
     """
     text = _REASONING.sub("", reply)
     if _CUT_REASONING.search(text):
@@ -71,7 +71,8 @@ def read_action(reply: str, form: ActionForm = "line") -> Reading:
         if found:
             return Reading(found[-1]) if found[-1] else Reading("", "the marked action is empty")
     if form == "code" and (program := code(text)):
-        return Reading(_bare(program) if "\n" not in program else program)
+        problem = "the program did not come to an end" if cut else None
+        return Reading(_bare(program) if "\n" not in program else program, problem)
     lines = [line for line in map(_bare, text.splitlines()) if line]
     if not lines:
         return Reading("", "the reply is empty")

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from r2v_core.config.schema import SLM, TeacherLimits
-from r2v_core.digest import derive_seed
+from r2v_core.digest import derive_seed, digest_of
 from r2v_core.models.policy import Policy
 from r2v_core.models.prompt import count_tokens
 from r2v_core.teachers.chat import ChatTeacher, Reply
@@ -19,9 +19,9 @@ from r2v_core.teachers.place import Place
 
 
 @lru_cache(maxsize=1)
-def _load(slm: str, cache: Path) -> Policy:
-    """The model; stages that follow each other in one process share it."""
-    return Policy.load(SLM.model_validate_json(slm), cache, read=str)  # as it was said: read by ChatTeacher
+def _load(slm: str, cache: Path) -> tuple[Policy, dict[str, Reply]]:
+    """The model and what it has said; evaluations that follow each other in one process share both."""
+    return Policy.load(SLM.model_validate_json(slm), cache, read=str), {}  # as it was said: read by ChatTeacher
 
 
 class LocalModel:
@@ -30,32 +30,31 @@ class LocalModel:
     def __init__(self, model: str, options: LocalOptions, cache: Path) -> None:
         slm = SLM(model=model, max_action_tokens=options.max_tokens, quantization=options.quantization)
         self.options = options
-        self.policy = _load(slm.model_dump_json(), cache)
+        self.policy, self._said = _load(slm.model_dump_json(), cache)
 
     def ask(self, talks: Sequence[list[Message]]) -> list[Reply]:
-        """Replies in the order of the chats."""
-        began = time.perf_counter()
+        """Replies in the order of the chats; a chat that was met before costs nothing and gets the reply of then."""
         prompts = [self._prompt(talk) for talk in talks]
-        unique = list(dict.fromkeys(prompts))
+        keys = [digest_of([prompt, self.options.temperature]) for prompt in prompts]
+        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._said}
+        began = time.perf_counter()
         sampled = self.policy.sample(
-            unique,
-            [derive_seed("teacher", prompt) for prompt in unique],
+            list(new.values()),
+            [derive_seed("teacher", prompt) for prompt in new.values()],
             k=1,
             temperature=self.options.temperature,
             batch_size=self.options.batch_size,
         )
-        said = {prompt: candidates[0] for prompt, candidates in zip(unique, sampled, strict=True)}
-        share = (time.perf_counter() - began) / len(talks)
-        return [
-            Reply(
-                text=said[prompt].text,
+        share = (time.perf_counter() - began) / max(1, len(new))
+        for (key, prompt), (candidate,) in zip(new.items(), sampled, strict=True):
+            self._said[key] = Reply(
+                text=candidate.text,
                 tokens_in=count_tokens(self.policy.tokenizer, prompt),
-                tokens_out=said[prompt].n_tokens,
+                tokens_out=candidate.n_tokens,
                 latency_s=share,
-                cut=said[prompt].n_tokens >= self.options.max_tokens,
+                cut=candidate.n_tokens >= self.options.max_tokens,
             )
-            for prompt in prompts
-        ]
+        return [self._said[key] for key in keys]
 
     def _prompt(self, talk: list[Message]) -> str:
         """The rendered chat; the oldest turns are left out, after the one with the goal, until it is short enough."""

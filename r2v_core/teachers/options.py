@@ -38,7 +38,7 @@ class LocalOptions(Section):
     """A causal language model in this process."""
 
     temperature: float = Field(0.1, gt=0, description="sampling temperature; random numbers come from the prompt")
-    max_tokens: Positive = Field(24, description="tokens generated at most for one reply")
+    max_tokens: Positive = Field(256, description="tokens generated at most for one reply")
     history_steps: Count = Field(4, description="latest steps shown with what was seen and done")
     max_prompt_tokens: Positive = Field(1024, description="earlier steps are dropped to stay below this, tokens")
     batch_size: Positive = Field(16, description="prompts generated for together")

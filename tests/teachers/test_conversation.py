@@ -48,6 +48,13 @@ def test_programs_are_found_where_actions_are_code(reply: str, action: str) -> N
     assert read_action(reply, "code") == Reading(action)
 
 
+def test_a_program_that_was_cut_off_is_malformed() -> None:
+    assert read_action("def f(x):\n    retu", "code", cut=True).problem == "the program did not come to an end"
+    assert read_action("```python\ndef f(x):\n    retu", "code", cut=True).problem
+    whole = "```python\ndef f(x):\n    return x\n```\nThis function ret"
+    assert read_action(whole, "code", cut=True) == Reading("def f(x):\n    return x")
+
+
 @pytest.mark.parametrize(
     ("reply", "guess", "problem"),
     [
