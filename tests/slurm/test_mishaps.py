@@ -15,6 +15,8 @@ import pytest
 from r2v_assets.slurm import watch
 from tests.slurm.conftest import Materialization, SlurmProject, wait_for
 
+LIMIT = {"time": "3"}
+"""Minutes, with ``warn_s=90``: SLURM may signal up to a minute early, and some episodes have to be there by then."""
 SOME = {"overrides": ["collection.episodes_per_task=20"]}
 N_EPISODES = 63
 
@@ -32,7 +34,7 @@ def assert_whole(project: SlurmProject, before: list[str]) -> None:
 
 
 def test_job_at_its_time_limit_is_warned_and_goes_on_in_another(project: SlurmProject) -> None:
-    project.edit_profile(defaults={"time": "2"}, warn_s=90)
+    project.edit_profile(defaults=LIMIT, warn_s=90)
     run = Materialization(project, **SOME)
     stage = project.pause_stage(run)  # a stage too slow for its time limit
     first = project.records("collect")[0]["attempts"][0]
@@ -55,7 +57,7 @@ def test_job_at_its_time_limit_is_warned_and_goes_on_in_another(project: SlurmPr
 
 
 def test_processes_at_their_time_limit_go_on_in_another_job(project: SlurmProject) -> None:
-    project.edit_profile(defaults={"time": "2"}, warn_s=90, assets={"trajectory_run": {"processes": 2}})
+    project.edit_profile(defaults=LIMIT, warn_s=90, assets={"trajectory_run": {"processes": 2}})
     run = Materialization(project, overrides=[*SOME["overrides"], "agent.parallel=1"])
     wait_for(lambda: len(project.episodes()) >= 3 and len(project.stage_pids()) == 3, 120, "both processes")
     workers = [pid for pid in project.stage_pids() if b"accelerate" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
