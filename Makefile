@@ -47,8 +47,7 @@ ui: $(STAMP) ## open Dagster's UI on http://127.0.0.1:3000 (another port: make u
 	@$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: $(STAMP) ## run all tests, with the coverage of r2v_core
-	@# one thread a worker: two workers on two cores, and thread pools that fight are many times slower
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term
 
 lint: $(STAMP) ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check .

@@ -18,6 +18,9 @@ from r2v_core.config.schema import SLM
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# thread pools of two workers on two cores fight; and rounding, with it digests, depends on how many threads there are
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # in a shell's background SIGINT is ignored; Dagster makes SIGTERM do the same, and what a test starts inherits both
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
