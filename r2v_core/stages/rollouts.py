@@ -57,10 +57,11 @@ def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Seq
             return
         config = ctx.config
         benchmark = open_benchmark(config)
-        teacher = open_teacher(ctx)
+        scope = digest_of(sorted({(job.task.task_id, job.z or 0, job.replicate) for job in jobs}))
+        teacher = open_teacher(ctx, scope)
         proposer = shared_proposer(ctx)
         asked, computed = proposer.asked, proposer.computed
-        proposer.scope(digest_of(sorted({(job.task.task_id, job.z or 0, job.replicate) for job in jobs})))
+        proposer.scope(scope)
         agent = RoutedAgent(proposer, teacher, rules, config.agent, config.slm, benchmark.instructions)
         yield from play(
             jobs,

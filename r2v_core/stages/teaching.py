@@ -17,14 +17,17 @@ from r2v_core.teachers.place import Place
 from r2v_core.trajectory import Episode
 
 
-def open_teacher(ctx: StageContext) -> Teacher:
+def open_teacher(ctx: StageContext, scope: str | None = None) -> Teacher:
     """The partition's teacher, with what the run's earlier attempts asked of it counted.
+
+    Args:
+        scope: names the jobs among which a model in this process says nothing twice.
 
     Raises:
         R2VError: if it can't be asked from here (no key, no package, no such model).
     """
     config = ctx.config.teacher
-    return make_teacher(ctx.partition.teacher, config.options, config.limits, _place(ctx, "teacher"))
+    return make_teacher(ctx.partition.teacher, config.options, config.limits, _place(ctx, "teacher", scope))
 
 
 def open_judge(ctx: StageContext) -> Judge:
@@ -40,7 +43,7 @@ def open_judge(ctx: StageContext) -> Judge:
     return Judge(model.ask, ctx.report.log)
 
 
-def _place(ctx: StageContext, role: str) -> Place:
+def _place(ctx: StageContext, role: str, scope: str | None = None) -> Place:
     return Place(
         project=ctx.project,
         cache=ctx.cache,
@@ -50,6 +53,7 @@ def _place(ctx: StageContext, role: str) -> Place:
         log=ctx.report.log,
         role=role,
         action_form=action_form(ctx.partition.benchmark),
+        scope=scope,
     )
 
 

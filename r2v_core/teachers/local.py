@@ -19,24 +19,30 @@ from r2v_core.teachers.place import Place
 
 
 @lru_cache(maxsize=1)
-def _load(slm: str, cache: Path) -> tuple[Policy, dict[str, Reply]]:
-    """The model and what it has said; evaluations that follow each other in one process share both."""
+def _load(slm: str, cache: Path) -> tuple[Policy, dict[str, dict[str, Reply]]]:
+    """The model, and by scope what it has said; stages that follow each other in one process share both."""
     return Policy.load(SLM.model_validate_json(slm), cache, read=str), {}  # as it was said: read by ChatTeacher
 
 
 class LocalModel:
-    """Answers chats in batches; equal chats get equal replies."""
+    """Answers chats in batches; equal chats get equal replies.
 
-    def __init__(self, model: str, options: LocalOptions, cache: Path) -> None:
+    Within a scope nothing is generated twice. A reply's last bits depend on the batch that it was generated in, so it
+    is not handed out in another scope, nor remembered where there is none.
+    """
+
+    def __init__(self, model: str, options: LocalOptions, cache: Path, scope: str | None = None) -> None:
         slm = SLM(model=model, max_action_tokens=options.max_tokens, quantization=options.quantization)
         self.options = options
-        self.policy, self._said = _load(slm.model_dump_json(), cache)
+        self.policy, scopes = _load(slm.model_dump_json(), cache)
+        self._said = None if scope is None else scopes.setdefault(scope, {})
 
     def ask(self, talks: Sequence[list[Message]]) -> list[Reply]:
-        """Replies in the order of the chats; a chat that was met before costs nothing and gets the reply of then."""
+        """Replies in the order of the chats."""
+        said = {} if self._said is None else self._said
         prompts = [self._prompt(talk) for talk in talks]
         keys = [digest_of([prompt, self.options.temperature]) for prompt in prompts]
-        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._said}
+        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in said}
         began = time.perf_counter()
         sampled = self.policy.sample(
             list(new.values()),
@@ -47,14 +53,14 @@ class LocalModel:
         )
         share = (time.perf_counter() - began) / max(1, len(new))
         for (key, prompt), (candidate,) in zip(new.items(), sampled, strict=True):
-            self._said[key] = Reply(
+            said[key] = Reply(
                 text=candidate.text,
                 tokens_in=count_tokens(self.policy.tokenizer, prompt),
                 tokens_out=candidate.n_tokens,
                 latency_s=share,
                 cut=candidate.n_tokens >= self.options.max_tokens,
             )
-        return [self._said[key] for key in keys]
+        return [said[key] for key in keys]
 
     def _prompt(self, talk: list[Message]) -> str:
         """The rendered chat; the oldest turns are left out, after the one with the goal, until it is short enough."""
@@ -78,7 +84,7 @@ def make(name: str, entry: TeacherEntry, options: LocalOptions, limits: TeacherL
     Raises:
         R2VError: if the model can't be found or loaded.
     """
-    model = LocalModel(entry.model, options, place.cache)
+    model = LocalModel(entry.model, options, place.cache, place.scope)
     return ChatTeacher(
         entry.provider, entry.model, model.ask, options.history_steps, lambda reply: 0.0, place.action_form
     )

@@ -28,3 +28,5 @@ class Place:
     """The config section that the model's options and limits stand in: ``teacher`` or ``judge``."""
     action_form: ActionForm = "line"
     """What the benchmark's actions look like."""
+    scope: str | None = None
+    """The jobs that share replies of a model in this process (:class:`r2v_core.teachers.local.LocalModel`)."""

@@ -26,9 +26,13 @@ def test_a_chat_that_was_met_before_is_not_generated_again(
     monkeypatch.setattr(Policy, "sample", counted)
     chats = [[{"role": "system", "content": "You play."}, {"role": "user", "content": text}] for text in "abab"]
     options = LocalOptions(max_tokens=5)
-    first = LocalModel(tiny_slm.model, options, model_cache).ask(chats)
+    first = LocalModel(tiny_slm.model, options, model_cache, "one").ask(chats)
     assert len(generated) == 2 and first[0] == first[2] != first[1] and first[0].tokens_in > 0
-    again = LocalModel(tiny_slm.model, options, model_cache).ask(chats[1:2])  # as the next evaluation opens it
+    again = LocalModel(tiny_slm.model, options, model_cache, "one").ask(chats[1:2])  # as the next evaluation opens it
     assert len(generated) == 2 and again == first[1:2]
-    LocalModel(tiny_slm.model, LocalOptions(max_tokens=5, temperature=0.9), model_cache).ask(chats[:1])
+    LocalModel(tiny_slm.model, LocalOptions(max_tokens=5, temperature=0.9), model_cache, "one").ask(chats[:1])
     assert len(generated) == 3
+    LocalModel(tiny_slm.model, options, model_cache, "two").ask(chats[:1])  # another chunk of jobs: batches of its own
+    assert len(generated) == 4
+    alone = LocalModel(tiny_slm.model, options, model_cache)
+    assert alone.ask(chats[:1]) and alone.ask(chats[:1]) and len(generated) == 6
