@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from r2v_core.agent.loop import Choice, Job, Live, play
 from r2v_core.config import Config
 from r2v_core.digest import rng
-from r2v_core.manifest import read_manifest
 from r2v_core.perturbations import make_noise
-from r2v_core.stages.plan import project_root
-from r2v_core.stages.spec import UpstreamRun
+from r2v_core.runs.directories import project_root
+from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.parquet import read_parquet
+from r2v_core.runs.spec import UpstreamRun
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
-from r2v_core.store import read_parquet
 from r2v_core.trajectory import Episode
 
 

@@ -190,7 +190,7 @@ def _same(old: Path, new: Path) -> bool:
 
 
 def _extra_run(project: Path, n: int = 2000) -> None:
-    from r2v_core.manifest import RunManifest, write_manifest
+    from r2v_core.runs.manifest import RunManifest, write_manifest
 
     directory = project / "data" / "runs" / "extra"
     directory.mkdir()

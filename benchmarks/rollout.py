@@ -29,7 +29,7 @@ from r2v_core.agent.routed import RoutedAgent
 from r2v_core.agent.rules import Rule, above, at_random, make_rules
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
-from r2v_core.config.schema import SLM, Agent, Candidates, TeacherLimits
+from r2v_core.config.schema import AgentConfig, CandidatesConfig, SLMConfig, TeacherLimitsConfig
 from r2v_core.models.policy import Policy
 from r2v_core.perturbations import Noise
 from r2v_core.teachers import make_teacher
@@ -52,7 +52,7 @@ class Bench:
     """A benchmark, a policy, and ways to play."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.slm = SLM(model=args.model)
+        self.slm = SLMConfig(model=args.model)
         self.cache: Path = args.cache
         self.parallel: int = args.parallel
         options, splits = {"mix": MIX, "goals": ["detailed"]}, {"test": args.tasks}
@@ -60,7 +60,7 @@ class Bench:
         tasks = self.benchmark.make_tasks(1, args.cache)
         self.tasks: list[Task] = [task.model_copy(update={"max_steps": args.max_steps}) for task in tasks]
         self.policy = Policy.load(self.slm, args.cache)
-        self.agent = Agent()
+        self.agent = AgentConfig()
         self.rules: dict[str, Rule] = make_rules(FIXED, self.agent, 1, None) | {
             "entropy_router": above(lambda found: found["entropy"], 0.5),
             "random_router": at_random(0.3, 1),
@@ -76,7 +76,7 @@ class Bench:
         proposer = self._proposer(parallel)
         for group in [jobs] if shared else [[job] for job in jobs]:
             proposer = proposer if shared else self._proposer(parallel)
-            teacher = make_teacher("expert", {}, TeacherLimits(), Place(self.cache, self.cache, self.cache))
+            teacher = make_teacher("expert", {}, TeacherLimitsConfig(), Place(self.cache, self.cache, self.cache))
             driver = RoutedAgent(proposer, teacher, self.rules, self.agent, self.slm, self.benchmark.instructions)
             for episode in play(
                 group,
@@ -92,11 +92,11 @@ class Bench:
         return time.perf_counter() - began, steps, proposer
 
     def _proposer(self, parallel: int) -> Proposer:
-        return Proposer(self.policy, None, Candidates(batch_size=max(parallel, 1)), 1)
+        return Proposer(self.policy, None, CandidatesConfig(batch_size=max(parallel, 1)), 1)
 
     def raw(self, prompts: Sequence[str]) -> float:
         """Seconds to sample for these prompts in batches, nothing else."""
-        config = Candidates()
+        config = CandidatesConfig()
         began = time.perf_counter()
         self.policy.sample(
             prompts, range(len(prompts)), k=config.k, temperature=config.temperature, batch_size=self.parallel

@@ -33,12 +33,13 @@ from r2v_core.agent.features import FEATURES, feature_matrix
 from r2v_core.config import Config
 from r2v_core.evaluation.calibration import brier_score, expected_calibration_error, fit_temperature
 from r2v_core.evaluation.frame import step_label
-from r2v_core.manifest import read_manifest
 from r2v_core.models.router import Router, RouterRow
+from r2v_core.runs.directories import project_root
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.parquet import read_parquet
+from r2v_core.runs.spec import UpstreamRun
 from r2v_core.stages.ablations import PROGRESS, UNCERTAINTY, VERIFIER
-from r2v_core.stages.plan import project_root
-from r2v_core.stages.spec import UpstreamRun
-from r2v_core.store import JsonlStore, read_parquet
 from r2v_core.training.lagrangian import fit_failure_model, make_rollouts
 from r2v_core.training.router import train_net
 from r2v_core.trajectory import Episode

@@ -33,8 +33,8 @@ import dagster as dg  # noqa: E402
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill  # noqa: E402
 from dagster._core.utils import make_new_backfill_id  # noqa: E402
 
-from r2v_assets.slurm.demo import enter  # noqa: E402
 from r2v_assets.slurm.onemachine import Cluster  # noqa: E402
+from r2v_assets.slurm_demo import enter  # noqa: E402
 
 ASSET = "trajectory_run"
 CONFIG = """

@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from r2v_core.config.schema import BC, SLM, LoRA
+from r2v_core.config.schema import BCConfig, LoRAConfig, SLMConfig
 from r2v_core.digest import derive_seed
 from r2v_core.models.hub import load_lm, load_tokenizer
-from r2v_core.stages.reporting import Reporter
+from r2v_core.runs.reporting import Reporter
 from r2v_core.training.bc import Example, tokenize, train_bc
 from r2v_core.training.common import TrainingRun, arrange, lora_config, model_dtype
 from r2v_core.training.examples import Renderer, instructions_of
@@ -64,7 +64,9 @@ def make_examples(renderer: Renderer, n: int) -> list[Example]:
     return examples
 
 
-def ours(examples: list[Example], renderer: Renderer, slm: SLM, lora: LoRA, bc: BC, cache: Path) -> float:
+def ours(
+    examples: list[Example], renderer: Renderer, slm: SLMConfig, lora: LoRAConfig, bc: BCConfig, cache: Path
+) -> float:
     """Seconds for all optimiser steps but the first."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
@@ -74,7 +76,9 @@ def ours(examples: list[Example], renderer: Renderer, slm: SLM, lora: LoRA, bc: 
     return clock.times[-1] - clock.times[0]
 
 
-def bare(batches: list[list[dict[str, list[int]]]], slm: SLM, lora: LoRA, bc: BC, cache: Path, pad: int) -> float:
+def bare(
+    batches: list[list[dict[str, list[int]]]], slm: SLMConfig, lora: LoRAConfig, bc: BCConfig, cache: Path, pad: int
+) -> float:
     """The same for a plain loop."""
     from peft import get_peft_model
 
@@ -117,8 +121,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("data/cache"))
     args = parser.parse_args()
-    slm, lora = SLM(model=args.model), LoRA()
-    bc = BC(max_steps=args.steps, batch_size=args.batch_size, save_steps=10_000)
+    slm, lora = SLMConfig(model=args.model), LoRAConfig()
+    bc = BCConfig(max_steps=args.steps, batch_size=args.batch_size, save_steps=10_000)
     tokenizer = load_tokenizer(slm, args.cache)
     renderer = Renderer(tokenizer, slm, instructions_of("textworld"))
     examples = make_examples(renderer, args.steps * args.batch_size)

@@ -10,14 +10,15 @@ import dagster as dg
 
 from r2v_assets.inputs import materialised_run
 from r2v_assets.project import root
-from r2v_core.config.schema import Paths
+from r2v_core.config.schema import PathsConfig
 from r2v_core.errors import R2VError
-from r2v_core.manifest import read_manifest
-from r2v_core.stages.plan import find_runs
-from r2v_core.stages.spec import UpstreamRun
+from r2v_core.runs.directories import find_runs
+from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.spec import UpstreamRun
+from r2v_core.stages.table import get_stage
 
 if TYPE_CHECKING:
-    from r2v_core.evaluation.checks import Finding
+    from r2v_core.stages.checks import Finding
 
 CHECKS: tuple[tuple[str, str, dg.AssetCheckSeverity], ...] = (
     ("task_suite", "no_template_leakage", dg.AssetCheckSeverity.ERROR),
@@ -31,7 +32,7 @@ CHECKS: tuple[tuple[str, str, dg.AssetCheckSeverity], ...] = (
     ("evaluation_noisy", "traces_complete", dg.AssetCheckSeverity.ERROR),
     ("result_tables", "table_matches_traces", dg.AssetCheckSeverity.ERROR),
 )
-"""(asset, function of :mod:`r2v_core.evaluation.checks`, severity of a finding against it)."""
+"""(asset, function of :mod:`r2v_core.stages.checks`, severity of a finding against it)."""
 
 DESCRIPTIONS = {
     "no_template_leakage": "No task template, and no task content, is in two splits.",
@@ -70,7 +71,7 @@ def make_check(asset: str, name: str, severity: dg.AssetCheckSeverity) -> dg.Ass
 
 
 def _finding(name: str, directory: Path, suite: Path | None) -> "Finding":
-    from r2v_core.evaluation import checks  # pandas and pyarrow come with it: only when a check runs
+    from r2v_core.stages import checks  # pandas and pyarrow come with it: only when a check runs
 
     run = UpstreamRun(directory, read_manifest(directory))
     if name == "table_matches_traces":
@@ -90,8 +91,8 @@ def _suite(run: UpstreamRun, materialised: Path | None) -> UpstreamRun:
     if materialised is not None:
         return UpstreamRun(materialised, read_manifest(materialised))
     manifest = run.manifest
-    paths = Paths.model_validate(manifest.config["paths"])
-    found = find_runs(root(), paths, "task_suite", manifest.partition.split("|")[0], manifest.seed)
+    paths = PathsConfig.model_validate(manifest.config["paths"])
+    found = find_runs(root(), paths, get_stage("task_suite"), manifest.partition.split("|")[0], manifest.seed)
     if not found:
         raise R2VError(f"no task suite of {manifest.partition} on disk to compare with; materialise task_suite")
     return found[0]

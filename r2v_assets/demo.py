@@ -15,7 +15,8 @@ from r2v_assets.jobs import MRP_CONFIG
 from r2v_assets.materialize import materialize_partition
 from r2v_assets.partitions import check_partition
 from r2v_assets.project import experiments, root
-from r2v_core.config import LoadedConfig, load_config
+from r2v_core.config import LoadedConfig
+from r2v_core.stages.experiments import load_config
 
 PARTITION = "textworld:expert|1"
 COLUMNS = {

@@ -8,8 +8,9 @@ from pathlib import Path
 import dagster as dg
 
 from r2v_core.errors import R2VError
-from r2v_core.manifest import read_manifest
-from r2v_core.stages.table import STAGES, Stage
+from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.stage import Stage
+from r2v_core.stages.table import STAGES
 
 RUN_DIR = "run_dir"
 """Metadata key under which every materialisation keeps its run directory."""

@@ -9,7 +9,7 @@ import dagster as dg
 
 from r2v_assets.project import root
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunInput, RunManifest, read_manifest
+from r2v_core.runs.manifest import RunInput, RunManifest, read_manifest
 from r2v_core.stages.table import STAGES
 
 MERGE = "merge"

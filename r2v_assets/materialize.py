@@ -13,16 +13,20 @@ from dagster._core.execution.plan.objects import ErrorSource
 from rich.console import Console
 
 from r2v_assets.inputs import materialised_run, upstream_runs
+from r2v_assets.instance import open_instance
 from r2v_assets.jobs import stage_run_config
 from r2v_assets.metadata import run_metadata
 from r2v_assets.project import root
 from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
+from r2v_core.runs.directories import find_runs
+from r2v_core.runs.fingerprint import fingerprint
+from r2v_core.runs.spec import UpstreamRun
+from r2v_core.runs.stage import Stage
 from r2v_core.stages.merged_inputs import merged_roles
-from r2v_core.stages.plan import find_inputs, find_runs, fingerprint
-from r2v_core.stages.spec import UpstreamRun
-from r2v_core.stages.table import STAGES, Stage
+from r2v_core.stages.plan import find_inputs
+from r2v_core.stages.table import STAGES
 
 LAUNCHER_TAG = "r2v/launcher_pid"
 PUBLISHED = {"result_tables": "structured_results/main_table.csv", "report": "report.html"}
@@ -72,13 +76,6 @@ def materialize_partition(
     return ran
 
 
-def open_instance() -> dg.DagsterInstance:
-    """The instance of ``$DAGSTER_HOME``, else the project's own."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(root() / "dagster_home")))
-    home.mkdir(parents=True, exist_ok=True)
-    return dg.DagsterInstance.get()
-
-
 def up_to_date(
     instance: dg.DagsterInstance, stage: Stage, partition: Partition, loaded: LoadedConfig
 ) -> UpstreamRun | None:
@@ -89,7 +86,7 @@ def up_to_date(
     except R2VError:
         return None  # an input is missing, so this is too; running says so
     paths = loaded.config.paths
-    runs = find_runs(root(), paths, stage.name, partition.benchmark_teacher, partition.seed)
+    runs = find_runs(root(), paths, stage, partition.benchmark_teacher, partition.seed)
     if not runs or runs[0].manifest.fingerprint != fingerprint(stage, loaded, partition, inputs):
         return None
     files = [runs[0].directory / relative for relative in runs[0].manifest.artifacts.values()]

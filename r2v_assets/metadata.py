@@ -10,7 +10,7 @@ import dagster as dg
 from r2v_assets.inputs import RUN_DIR
 from r2v_assets.lineage import lineage_metadata
 from r2v_assets.slurm.record import last_job
-from r2v_core.manifest import RunManifest
+from r2v_core.runs.manifest import RunManifest
 
 PREVIEW_CHARS = 20_000
 IMAGE_BYTES = 300_000

@@ -9,9 +9,9 @@ import click
 import dagster as dg
 
 from r2v_assets.project import experiments
-from r2v_core.config.experiments import Experiment
 from r2v_core.errors import R2VError, nearest
 from r2v_core.partition import Partition
+from r2v_core.stages.experiments import Experiment
 
 BENCHMARK_TEACHER = "benchmark_teacher"
 SEED = "seed"

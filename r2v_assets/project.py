@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from r2v_core.config.experiments import DEFAULT_PATH, Experiment, load_experiments
-from r2v_core.stages.plan import project_root
+from r2v_core.runs.directories import project_root
+from r2v_core.stages.experiments import DEFAULT_PATH, Experiment, load_experiments
 
 
 def root() -> Path:

@@ -9,7 +9,7 @@ import dagster as dg
 
 from r2v_assets.project import root
 from r2v_core.errors import R2VError
-from r2v_core.manifest import MANIFEST_NAME, read_manifest
+from r2v_core.runs.manifest import MANIFEST_NAME, read_manifest
 
 if TYPE_CHECKING:
     from r2v_core.registry import DataRegistry

@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from pydantic import Field
 
-from r2v_assets.compute import pool_name
+from r2v_assets.choice import pool_name
 from r2v_assets.compute.base import StageCompute
 from r2v_assets.failure import StageFailure
 from r2v_assets.inputs import materialised_run, upstream_runs
@@ -19,13 +19,16 @@ from r2v_assets.metadata import run_metadata
 from r2v_assets.partitions import PARTITIONS, check_partition
 from r2v_assets.project import experiments, root
 from r2v_assets.registry import RegistryResource
-from r2v_core.config import LoadedConfig, load_config
+from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunManifest
 from r2v_core.partition import Partition
+from r2v_core.runs.directories import find_runs
+from r2v_core.runs.manifest import RunManifest
+from r2v_core.runs.stage import Stage
+from r2v_core.stages.experiments import load_config
 from r2v_core.stages.merged_inputs import merged_roles
-from r2v_core.stages.plan import find_runs, plan
-from r2v_core.stages.table import STAGES, Stage
+from r2v_core.stages.plan import plan
+from r2v_core.stages.table import STAGES
 
 MADE_ON_DEMAND = "task_suite"
 """The one stage that an asset makes itself where it is missing, so that collection works on a bare partition."""
@@ -119,7 +122,7 @@ class Work:
         """Make the partition's task suite in place, if neither Dagster nor the disk has one."""
         stage = STAGES[MADE_ON_DEMAND]
         key, paths = self.partition.key, self.loaded.config.paths
-        on_disk = find_runs(root(), paths, stage.name, self.partition.benchmark_teacher, self.partition.seed)
+        on_disk = find_runs(root(), paths, stage, self.partition.benchmark_teacher, self.partition.seed)
         if on_disk or materialised_run(self.context.instance, stage.asset, key):
             return
         self.context.log.info(f"{key} has no {stage.asset} yet; making it first")

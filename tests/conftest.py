@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from r2v_core.benchmarks.swebench.build import build, read_table
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 
 # a loaded machine is slow, and nothing here is about speed
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -41,13 +41,13 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_slm() -> SLM:
+def real_slm() -> SLMConfig:
     """The default small model."""
-    return SLM(model="smollm2-135m-instruct")
+    return SLMConfig(model="smollm2-135m-instruct")
 
 
 @pytest.fixture(scope="session")
-def tiny_slm(tmp_path_factory: pytest.TempPathFactory, model_cache: Path, real_slm: SLM) -> SLM:
+def tiny_slm(tmp_path_factory: pytest.TempPathFactory, model_cache: Path, real_slm: SLMConfig) -> SLMConfig:
     """A randomly initialised two-layer Llama with the real tokenizer, in float32: the real code, in seconds."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -74,7 +74,7 @@ def tiny_slm(tmp_path_factory: pytest.TempPathFactory, model_cache: Path, real_s
     path = tmp_path_factory.mktemp("tiny") / "llama"
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
-    return SLM(model=str(path), dtype="float32")
+    return SLMConfig(model=str(path), dtype="float32")
 
 
 SWEBENCH = ("parse", "sqlparse", "texttable", "titlecase")

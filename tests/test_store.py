@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from r2v_core.benchmarks.base import Task
 from r2v_core.errors import R2VError
-from r2v_core.store import JsonlStore, read_parquet, write_parquet
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.parquet import read_parquet, write_parquet
 from r2v_core.trajectory import Candidate, Decision, Episode, Observation, Perturbation, Step
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
@@ -119,7 +120,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_store import episode
-from r2v_core.store import JsonlStore
+from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.trajectory import Episode
 with JsonlStore(Path(sys.argv[1]), Episode) as store:
     n = len(list(store))
@@ -224,7 +225,7 @@ def test_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
         sys.path.insert(0, sys.argv[2])
         from test_store import episode
         from r2v_core.errors import R2VError
-        from r2v_core.store import JsonlStore
+        from r2v_core.runs.jsonl import JsonlStore
         from r2v_core.trajectory import Episode
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
         store = JsonlStore(Path(sys.argv[1]), Episode)

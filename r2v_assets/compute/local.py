@@ -16,9 +16,10 @@ from typing import IO
 import dagster as dg
 from pydantic import Field
 
-from r2v_assets.compute.base import StageCompute, outcome, write_spec
-from r2v_core.manifest import RunManifest
-from r2v_core.stages.spec import StageSpec
+from r2v_assets.compute.base import StageCompute, write_spec
+from r2v_assets.outcome import outcome
+from r2v_core.runs.manifest import RunManifest
+from r2v_core.runs.spec import StageSpec
 from r2v_core.stages.table import get_stage
 
 TAIL_LINES = 20

@@ -33,8 +33,8 @@ from r2v_assets.slurm.record import Attempt, JobRecord, read_record
 from r2v_assets.slurm.script import Job, job_script
 from r2v_assets.slurm.stream import LogCopy, MessageReader, following
 from r2v_assets.slurm.watch import Watch
-from r2v_core.manifest import MANIFEST_NAME, RunManifest, read_manifest
-from r2v_core.stages.spec import StageSpec
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
+from r2v_core.runs.spec import StageSpec
 from r2v_core.stages.table import get_stage
 
 

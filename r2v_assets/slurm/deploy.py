@@ -100,8 +100,8 @@ cd {quote(str(project))}
 
 def _set_limit(profile: Profile) -> None:
     """Tell Dagster's instance how many SLURM runs may be at work at once (see ``pool`` of the assets)."""
-    from r2v_assets.compute import pool_name
-    from r2v_assets.materialize import open_instance
+    from r2v_assets.choice import pool_name
+    from r2v_assets.instance import open_instance
 
     with open_instance() as instance:
         instance.event_log_storage.set_concurrency_slots(pool_name("slurm"), profile.max_jobs)

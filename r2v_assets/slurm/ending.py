@@ -10,16 +10,16 @@ from pathlib import Path
 
 import dagster as dg
 
-from r2v_assets.compute.base import mark_stopped, outcome
 from r2v_assets.failure import StageFailure
+from r2v_assets.outcome import mark_stopped, outcome
 from r2v_assets.slurm.jobs import LOST_NODE, Seen, read_accounting
 from r2v_assets.slurm.login import Login
 from r2v_assets.slurm.profile import FOLDER, Profile
 from r2v_assets.slurm.record import JobRecord
 from r2v_assets.slurm.script import WARNED
 from r2v_core.errors import R2VError
-from r2v_core.manifest import MANIFEST_NAME, read_manifest
-from r2v_core.stages.spec import StageSpec
+from r2v_core.runs.manifest import MANIFEST_NAME, read_manifest
+from r2v_core.runs.spec import StageSpec
 from r2v_core.stages.table import get_stage
 
 ACCOUNTING_S = 90.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from r2v_core.manifest import write_atomic
+from r2v_core.runs.manifest import write_atomic
 
 RECORD_NAME = "slurm_job.json"
 

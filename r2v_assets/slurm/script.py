@@ -9,7 +9,7 @@ from pathlib import Path
 
 from r2v_assets.slurm.profile import Profile
 from r2v_core.partition import Partition
-from r2v_core.stages.processes import launch_arguments
+from r2v_core.runs.processes import launch_arguments
 from r2v_core.stages.table import get_stage
 
 FOLDER = "slurm"

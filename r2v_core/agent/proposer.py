@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from r2v_core.config.schema import Candidates
+from r2v_core.config.schema import CandidatesConfig
 from r2v_core.digest import derive_seed
 from r2v_core.models.policy import Policy
 from r2v_core.models.prompt import count_tokens
@@ -43,7 +43,7 @@ class Proposer:
     whatever was played before it.
     """
 
-    def __init__(self, policy: Policy, verifier: Scorer | None, config: Candidates, seed: int) -> None:
+    def __init__(self, policy: Policy, verifier: Scorer | None, config: CandidatesConfig, seed: int) -> None:
         self.policy = policy
         self.verifier = verifier
         self.config = config

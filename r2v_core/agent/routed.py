@@ -12,7 +12,7 @@ from r2v_core.agent.features import features
 from r2v_core.agent.loop import Choice, Live
 from r2v_core.agent.proposer import Proposal, Proposer, best_candidate
 from r2v_core.agent.rules import Query, Rule, Verdict, proposes
-from r2v_core.config.schema import SLM, Agent
+from r2v_core.config.schema import AgentConfig, SLMConfig
 from r2v_core.models.prompt import count_tokens, render_prompt
 from r2v_core.teachers.base import Advice, Situation, Teacher
 from r2v_core.trajectory import Candidate, Decision
@@ -25,8 +25,8 @@ class RoutedAgent:
     proposer: Proposer
     teacher: Teacher
     rules: Mapping[str, Rule]
-    agent: Agent
-    slm: SLM
+    agent: AgentConfig
+    slm: SLMConfig
     instructions: str
 
     def decide(self, live: Sequence[Live]) -> list[Choice]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2v_core.agent.features import RULE_SCORES
-from r2v_core.config.schema import Agent, Evaluation
+from r2v_core.config.schema import AgentConfig, EvaluationConfig
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError, nearest
 
@@ -50,7 +50,7 @@ def at_share(rule: str, share: float) -> str:
     return f"{rule}@{share:g}"
 
 
-def evaluated_methods(evaluation: Evaluation) -> list[str]:
+def evaluated_methods(evaluation: EvaluationConfig) -> list[str]:
     """What an evaluation plays: the methods, and every scoring rule among them at every share of the sweep."""
     swept = [rule for rule in SCORING if rule in evaluation.methods]
     return [*evaluation.methods, *(at_share(rule, share) for rule in swept for share in evaluation.sweep)]
@@ -71,7 +71,7 @@ def above(score: Callable[[Mapping[str, float]], float], threshold: float) -> Ru
     return rule
 
 
-def heuristic(agent: Agent) -> Rule:
+def heuristic(agent: AgentConfig) -> Rule:
     """Escalate on high entropy or a low mean verifier score, at fixed thresholds (DESIGN: 2.5 nats, 0.4)."""
 
     def rule(query: Query) -> Verdict:
@@ -107,7 +107,7 @@ def learned(router: Router, threshold: float) -> Rule:
     return rule
 
 
-def make_rules(methods: Sequence[str], agent: Agent, seed: int, router: Router | None) -> dict[str, Rule]:
+def make_rules(methods: Sequence[str], agent: AgentConfig, seed: int, router: Router | None) -> dict[str, Rule]:
     """The rules of the named methods.
 
     ``<rule>@<share>`` is a scoring rule whose threshold is exceeded at that share of the router's validation steps.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from r2v_core.benchmarks import options_model
 from r2v_core.config.explain import explain, schema_keys, shown, unknown_key
 from r2v_core.config.schema import Config
 from r2v_core.config.yamlfile import YamlFile, parse_value, read_yaml
@@ -41,13 +40,19 @@ class LoadedConfig:
     path: Path
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), project: Path | None = None) -> LoadedConfig:
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str],
+    project: Path | None,
+    options_model: Callable[[str], type[BaseModel]],
+) -> LoadedConfig:
     """Merge, resolve and check a config, before any work is done with it.
 
     Args:
         path: a YAML file, relative to ``project``; the suffix may be left out.
         overrides: ``dotted.key=value`` items, the value in YAML (``null``, ``[1, 2]``, ``1e-3``, text).
         project: the root that relative paths start from; the working directory unless given.
+        options_model: what a benchmark's ``benchmark.options`` are checked against, by the benchmark's name.
 
     Raises:
         R2VError: naming file and line (or override), key, value and what is expected, one line for each problem.

@@ -34,7 +34,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
-class Paths(Section):
+class PathsConfig(Section):
     """Where things lie, relative to the project root."""
 
     data: str = Field("data", description="run directories go to <data>/runs/<run_id>")
@@ -43,7 +43,7 @@ class Paths(Section):
     cache: str = Field("data/cache", description="games and converted models; safe to delete")
 
 
-class Benchmark(Section):
+class BenchmarkConfig(Section):
     """The tasks."""
 
     name: str = Field("textworld", description="a name of r2v_core.benchmarks")
@@ -55,7 +55,7 @@ class Benchmark(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="benchmark-specific, checked by the benchmark")
 
 
-class TeacherLimits(Section):
+class TeacherLimitsConfig(Section):
     """How a teacher behind an API is asked, and how much of it. Nothing here decides what it answers."""
 
     concurrency: Positive = Field(8, description="requests under way at once")
@@ -68,22 +68,24 @@ class TeacherLimits(Section):
     budget_usd: float = Field(0.0, ge=0, description="dollars allowed per run; 0: no limit")
 
 
-class Teacher(Section):
+class TeacherConfig(Section):
     """The teacher; who it is comes from the partition key."""
 
     options: dict[str, Any] = Field(default_factory=dict, description="provider-specific, checked by the provider")
-    limits: TeacherLimits = Field(default_factory=TeacherLimits)
+    limits: TeacherLimitsConfig = Field(default_factory=TeacherLimitsConfig)
 
 
-class Judge(Section):
+class JudgeConfig(Section):
     """A language model that scores candidate actions in the trained verifier's place."""
 
     teacher: str = Field("gpt-4o-mini", description="a teacher's name, as in partitions")
     options: dict[str, Any] = Field(default_factory=dict, description="provider-specific, checked by the provider")
-    limits: TeacherLimits = Field(default_factory=TeacherLimits, description="its own, beside the teacher's")
+    limits: TeacherLimitsConfig = Field(
+        default_factory=TeacherLimitsConfig, description="its own, beside the teacher's"
+    )
 
 
-class SLM(Section):
+class SLMConfig(Section):
     """The small language model."""
 
     model: str = Field("smollm2-135m-instruct", description="packaged name, local path or hub id")
@@ -97,7 +99,7 @@ class SLM(Section):
     history_steps: Count = Field(4, description="past actions shown in the prompt")
 
 
-class Collection(Section):
+class CollectionConfig(Section):
     """Stage 1: teacher trajectories."""
 
     episodes_per_task: Positive = Field(2, description="episodes on each train task")
@@ -111,7 +113,7 @@ class Collection(Section):
     parallel: Positive = Field(16, description="environments stepped side by side")
 
 
-class Data(Section):
+class DataConfig(Section):
     """What the training stages learn from."""
 
     merge: str | list[str] | None = Field(
@@ -121,7 +123,7 @@ class Data(Section):
     )
 
 
-class ToolFlakiness(Section):
+class ToolFlakinessConfig(Section):
     """Tools that fail. Probabilities per step."""
 
     timeout: Probability = 0.0
@@ -131,7 +133,7 @@ class ToolFlakiness(Section):
     garble_share: Probability = Field(0.15, description="share of characters replaced by 'garbled'")
 
 
-class PartialObservability(Section):
+class PartialObservabilityConfig(Section):
     """Observations with parts missing. Probabilities per step."""
 
     truncate: Probability = 0.0
@@ -142,7 +144,7 @@ class PartialObservability(Section):
     drop_share: Probability = Field(0.3, description="share of sentences that 'drop_sentences' removes")
 
 
-class PromptInjection(Section):
+class PromptInjectionConfig(Section):
     """Text in the observation that tries to command the agent. Probabilities per step."""
 
     override: Probability = 0.0
@@ -150,7 +152,7 @@ class PromptInjection(Section):
     fake_goal: Probability = 0.0
 
 
-class Distractors(Section):
+class DistractorsConfig(Section):
     """Irrelevant or misleading content. Probabilities per step."""
 
     irrelevant_text: Probability = 0.0
@@ -159,7 +161,7 @@ class Distractors(Section):
     repeat: Probability = 0.0
 
 
-class Seeds(Section):
+class SeedsConfig(Section):
     """How many perturbation seeds z each purpose has; the ranges never overlap."""
 
     train: Positive = Field(2, description="perturbed copies of each trajectory, for policy and verifier")
@@ -168,17 +170,17 @@ class Seeds(Section):
     test: Positive = Field(3, description="seeds of the reported evaluation")
 
 
-class Perturbations(Section):
+class PerturbationsConfig(Section):
     """The noise z: four families, each with its operators' probabilities."""
 
-    seeds: Seeds = Field(default_factory=Seeds)
-    tool_flakiness: ToolFlakiness = Field(default_factory=ToolFlakiness)
-    partial_observability: PartialObservability = Field(default_factory=PartialObservability)
-    prompt_injection: PromptInjection = Field(default_factory=PromptInjection)
-    distractors: Distractors = Field(default_factory=Distractors)
+    seeds: SeedsConfig = Field(default_factory=SeedsConfig)
+    tool_flakiness: ToolFlakinessConfig = Field(default_factory=ToolFlakinessConfig)
+    partial_observability: PartialObservabilityConfig = Field(default_factory=PartialObservabilityConfig)
+    prompt_injection: PromptInjectionConfig = Field(default_factory=PromptInjectionConfig)
+    distractors: DistractorsConfig = Field(default_factory=DistractorsConfig)
 
 
-class LoRA(Section):
+class LoRAConfig(Section):
     """Low-rank adapters (Hu et al. 2021)."""
 
     r: Positive = 16
@@ -189,7 +191,7 @@ class LoRA(Section):
     )
 
 
-class Optim(Section):
+class OptimConfig(Section):
     """What every gradient-trained language model stage shares."""
 
     max_steps: Positive = Field(40, description="optimiser steps")
@@ -203,14 +205,14 @@ class Optim(Section):
     logging_steps: Positive = 1
 
 
-class BC(Optim):
+class BCConfig(OptimConfig):
     """Stage 3a: behaviour cloning."""
 
     clean_share: Probability = Field(0.5, description="share of examples from unperturbed trajectories")
     max_examples: Count = Field(0, description="0: all")
 
 
-class Verifier(Optim):
+class VerifierConfig(OptimConfig):
     """Stage 3b: the step verifier."""
 
     layers: Count = Field(0, description="lowest transformer layers used; 0: all")
@@ -219,7 +221,7 @@ class Verifier(Optim):
     validation_share: Probability = Field(0.15, description="share of episodes held out to report AUC")
 
 
-class DPO(Optim):
+class DPOConfig(OptimConfig):
     """Stage 5: preference optimisation."""
 
     max_steps: Count = Field(20, description="optimiser steps; 0: the BC policy goes on unchanged")
@@ -229,7 +231,7 @@ class DPO(Optim):
     consistency_batch: Positive = Field(2, description="state pairs per step for the consistency term")
 
 
-class Router(Section):
+class RouterConfig(Section):
     """Stage 7: the router."""
 
     hidden: list[Positive] = Field(default_factory=lambda: [128, 64])
@@ -253,18 +255,18 @@ class Router(Section):
     )
 
 
-class Training(Section):
+class TrainingConfig(Section):
     """All trained things."""
 
-    lora: LoRA = Field(default_factory=LoRA)
-    bc: BC = Field(default_factory=BC)
-    verifier: Verifier = Field(default_factory=Verifier)
-    dpo: DPO = Field(default_factory=DPO)
-    router: Router = Field(default_factory=Router)
+    lora: LoRAConfig = Field(default_factory=LoRAConfig)
+    bc: BCConfig = Field(default_factory=BCConfig)
+    verifier: VerifierConfig = Field(default_factory=VerifierConfig)
+    dpo: DPOConfig = Field(default_factory=DPOConfig)
+    router: RouterConfig = Field(default_factory=RouterConfig)
     wandb: Literal["disabled", "offline", "online"] = Field("disabled", description="losses only, never a prompt")
 
 
-class Candidates(Section):
+class CandidatesConfig(Section):
     """Stage 4 and every rollout: K samples a state."""
 
     k: Annotated[int, Field(ge=2)] = Field(4, description="candidates per state (K)")
@@ -277,7 +279,7 @@ class Candidates(Section):
     )
 
 
-class Agent(Section):
+class AgentConfig(Section):
     """The closed loop."""
 
     parallel: Positive = Field(24, description="episodes rolled out side by side")
@@ -293,7 +295,7 @@ class Agent(Section):
     verifier_threshold: Probability = Field(0.4, description="heuristic_router: mean score below this escalates")
 
 
-class RouterFeatures(Section):
+class RouterFeaturesConfig(Section):
     """Stage 6: rollouts that the router learns from."""
 
     episodes_per_task: Positive = Field(1, description="rollouts per task and perturbation seed")
@@ -302,7 +304,7 @@ class RouterFeatures(Section):
     )
 
 
-class Evaluation(Section):
+class EvaluationConfig(Section):
     """Stage 8."""
 
     methods: list[Method] = Field(default_factory=METHODS.copy, description="rules to compare")
@@ -322,16 +324,16 @@ class Config(Section):
     """One experiment."""
 
     name: str = Field("base", description="appears in logs and tables")
-    paths: Paths = Field(default_factory=Paths)
-    benchmark: Benchmark = Field(default_factory=Benchmark)
-    teacher: Teacher = Field(default_factory=Teacher)
-    judge: Judge = Field(default_factory=Judge)
-    slm: SLM = Field(default_factory=SLM)
-    collection: Collection = Field(default_factory=Collection)
-    perturbations: Perturbations = Field(default_factory=Perturbations)
-    data: Data = Field(default_factory=Data)
-    training: Training = Field(default_factory=Training)
-    candidates: Candidates = Field(default_factory=Candidates)
-    agent: Agent = Field(default_factory=Agent)
-    router_features: RouterFeatures = Field(default_factory=RouterFeatures)
-    evaluation: Evaluation = Field(default_factory=Evaluation)
+    paths: PathsConfig = Field(default_factory=PathsConfig)
+    benchmark: BenchmarkConfig = Field(default_factory=BenchmarkConfig)
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    judge: JudgeConfig = Field(default_factory=JudgeConfig)
+    slm: SLMConfig = Field(default_factory=SLMConfig)
+    collection: CollectionConfig = Field(default_factory=CollectionConfig)
+    perturbations: PerturbationsConfig = Field(default_factory=PerturbationsConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    candidates: CandidatesConfig = Field(default_factory=CandidatesConfig)
+    agent: AgentConfig = Field(default_factory=AgentConfig)
+    router_features: RouterFeaturesConfig = Field(default_factory=RouterFeaturesConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

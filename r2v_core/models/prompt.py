@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from r2v_core.benchmarks.actions import headline
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 from r2v_core.trajectory import Observation, Step
 
 
 def render_prompt(
     tokenizer: PreTrainedTokenizerBase,
-    slm: SLM,
+    slm: SLMConfig,
     instructions: str,
     goal: str,
     history: Sequence[Step],

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from r2v_core.errors import R2VError
-from r2v_core.manifest import write_atomic
+from r2v_core.runs.manifest import write_atomic
 from r2v_core.trajectory import Record
 
 WEIGHTS_NAME = "router.safetensors"

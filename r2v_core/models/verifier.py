@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer
 from r2v_core.models.prompt import end_of_turn
@@ -123,7 +123,7 @@ class VerifierModel(nn.Module):
         return logits
 
 
-def build(slm: SLM, cache: Path, layers: int) -> VerifierModel:
+def build(slm: SLMConfig, cache: Path, layers: int) -> VerifierModel:
     """A verifier on the small model's lowest ``layers`` transformer layers (0: all), heads untrained.
 
     Its attention is always torch's SDPA, because flash attention takes no mask of this form.
@@ -152,7 +152,7 @@ class Verifier:
         self.info = info
 
     @classmethod
-    def load(cls, directory: Path, slm: SLM, cache: Path) -> Verifier:
+    def load(cls, directory: Path, slm: SLMConfig, cache: Path) -> Verifier:
         """Load from a run directory of ``train_verifier`` (``adapter/`` and ``verifier.json``).
 
         The adapter is merged into the base weights (in float32, rounded once).
@@ -206,6 +206,6 @@ class Verifier:
 
 def write_info(info: VerifierInfo, directory: Path) -> None:
     """Write ``verifier.json``."""
-    from r2v_core.manifest import write_atomic
+    from r2v_core.runs.manifest import write_atomic
 
     write_atomic(directory / INFO, json.dumps(info.model_dump(mode="json"), indent=2) + "\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from r2v_core.config.schema import Perturbations
+from r2v_core.config.schema import PerturbationsConfig
 from r2v_core.perturbations.base import Family, Moment, View
 from r2v_core.perturbations.seeds import Purpose, seeds_for
 from r2v_core.trajectory import Observation, Perturbation
@@ -62,7 +62,7 @@ class Noise:
         return None
 
 
-def make_noise(config: Perturbations) -> Noise:
+def make_noise(config: PerturbationsConfig) -> Noise:
     """The noise that a config describes."""
     families = []
     for name, target in FAMILIES.items():

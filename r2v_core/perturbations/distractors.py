@@ -54,7 +54,7 @@ class Distractors:
     name = "distractors"
     operators = ("irrelevant_text", "decoy_objects", "shuffle", "repeat")
 
-    def __init__(self, config: schema.Distractors) -> None:
+    def __init__(self, config: schema.DistractorsConfig) -> None:
         self.config = config
 
     def observe(self, moment: Moment, view: View) -> None:

@@ -26,7 +26,7 @@ class PartialObservability:
     name = "partial_observability"
     operators = ("truncate", "mask", "drop_sentences")
 
-    def __init__(self, config: schema.PartialObservability) -> None:
+    def __init__(self, config: schema.PartialObservabilityConfig) -> None:
         self.config = config
 
     def observe(self, moment: Moment, view: View) -> None:

@@ -49,7 +49,7 @@ class PromptInjection:
     name = "prompt_injection"
     operators = ("override", "fake_system", "fake_goal")
 
-    def __init__(self, config: schema.PromptInjection) -> None:
+    def __init__(self, config: schema.PromptInjectionConfig) -> None:
         self.config = config
 
     def observe(self, moment: Moment, view: View) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from r2v_core.config.schema import Seeds
+from r2v_core.config.schema import SeedsConfig
 from r2v_core.errors import R2VError
 
 Purpose = Literal["train", "router", "validation", "test"]
@@ -15,7 +15,7 @@ BLOCK = 10_000
 _SPAN = 10 * BLOCK
 
 
-def seeds_for(purpose: Purpose, seeds: Seeds, partition_seed: int) -> list[int]:
+def seeds_for(purpose: Purpose, seeds: SeedsConfig, partition_seed: int) -> list[int]:
     """The seeds z of one purpose in one partition.
 
     Every partition seed has a block of 10,000 for each purpose (seed 7, router: 710000, 710001, …), so two purposes

@@ -37,7 +37,7 @@ class ToolFlakiness:
     name = "tool_flakiness"
     operators = ("timeout", "error", "stale", "garbled")
 
-    def __init__(self, config: schema.ToolFlakiness) -> None:
+    def __init__(self, config: schema.ToolFlakinessConfig) -> None:
         self.config = config
 
     def observe(self, moment: Moment, view: View) -> None:

@@ -7,7 +7,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r2v_core.manifest import RunManifest
 from r2v_core.registry import doctor as _doctor
 from r2v_core.registry import legacy, merge, merged_run, queries
 from r2v_core.registry import lineage as _lineage
@@ -15,6 +14,7 @@ from r2v_core.registry import rebuild as _rebuild
 from r2v_core.registry.database import read
 from r2v_core.registry.register import ROOTS, SyncReport, register_runs, sync
 from r2v_core.registry.sql import run_sql
+from r2v_core.runs.manifest import RunManifest
 from r2v_core.trajectory import Episode
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from r2v_core.console import Json, print_json, print_table, shorten
 from r2v_core.errors import R2VError
-from r2v_core.registry.show import print_json, print_table, shorten
 
 if TYPE_CHECKING:
     from r2v_core.registry.api import DataRegistry
@@ -40,7 +40,6 @@ class Drawing(str, Enum):
     json = "json"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Project = Annotated[Path | None, typer.Option("--project", help="Project root (default: found from here upwards).")]
 File = Annotated[Path | None, typer.Option("--registry", help="Registry file (default: data/registry.duckdb).")]
 Roots = Annotated[list[str] | None, typer.Option("--root", help="Folder to search for runs (default: data, outputs).")]
@@ -48,7 +47,7 @@ Roots = Annotated[list[str] | None, typer.Option("--root", help="Folder to searc
 
 def _open(project: Path | None, path: Path | None) -> DataRegistry:
     from r2v_core.registry.api import DataRegistry
-    from r2v_core.stages.plan import project_root
+    from r2v_core.runs.directories import project_root
 
     return DataRegistry(project or project_root(), path)
 

@@ -15,12 +15,12 @@ from filelock import FileLock, Timeout
 
 from r2v_core.digest import digest_file
 from r2v_core.errors import R2VError
-from r2v_core.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
 from r2v_core.registry.database import Connection, read
 from r2v_core.registry.merge import MERGE_TMP
 from r2v_core.registry.merged_run import PREFIX
 from r2v_core.registry.records import EPISODES_JSONL, EPISODES_PARQUET, digest, measure, relative
 from r2v_core.registry.register import ROOTS, find_run_dirs
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
 
 RUN_LOCK = ".lock"
 """Locked by the process that writes a run, in the run's directory."""

@@ -20,10 +20,10 @@ from pydantic_core import from_json
 
 from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
-from r2v_core.manifest import MANIFEST_NAME, RunManifest, read_manifest, write_manifest
 from r2v_core.registry import legacy_fields as fields
 from r2v_core.registry.legacy_fields import Entry
 from r2v_core.registry.records import EPISODES_JSONL, describe, json_text, lines, relative
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, write_manifest
 from r2v_core.trajectory import Episode, episodes_digest
 
 FOLDER = "imported"
@@ -205,7 +205,7 @@ def _manifest(
     counts: tuple[int, int, int],
     origin: str,
 ) -> RunManifest:
-    from r2v_core.store import JsonlStore
+    from r2v_core.runs.jsonl import JsonlStore
 
     identity = fields.identity(entry)
     benchmark, seed = fields.benchmark(entry), entry.integer("seed") or 0

@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 from r2v_core.digest import DIGEST_HEX, digest_of
 from r2v_core.errors import R2VError
-from r2v_core.manifest import Status
 from r2v_core.registry.records import timestamp
+from r2v_core.runs.manifest import Status
 from r2v_core.trajectory import Actor, Episode, Step
 
 _SECRET = re.compile(r"(^|[_-])(api[_-]?key|token|secret|password|passwd|authorization|credentials?)$", re.IGNORECASE)

@@ -18,7 +18,8 @@ from r2v_core.registry.database import Connection, reason
 from r2v_core.registry.linewriter import CHANGED, LineWriter
 from r2v_core.registry.queries import require_runs
 from r2v_core.registry.records import EPISODES_PARQUET, describe
-from r2v_core.store import JsonlStore, read_parquet, write_parquet
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.parquet import read_parquet, write_parquet
 from r2v_core.trajectory import Episode
 
 if TYPE_CHECKING:

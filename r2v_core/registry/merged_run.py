@@ -13,11 +13,11 @@ from typing import Any
 
 from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunInput, RunManifest, utc_now, write_atomic, write_manifest
 from r2v_core.registry import queries
 from r2v_core.registry.database import Connection, read
 from r2v_core.registry.merge import Source, plan, write_merged
 from r2v_core.registry.records import EPISODES_JSONL, EPISODES_PARQUET, json_text, measure, relative
+from r2v_core.runs.manifest import RunInput, RunManifest, utc_now, write_atomic, write_manifest
 
 STAGE = "merge"
 PREFIX = "merge_"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, overload
 import duckdb
 
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunManifest
 from r2v_core.registry.database import Connection, reason
 from r2v_core.registry.records import timestamp
+from r2v_core.runs.manifest import RunManifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

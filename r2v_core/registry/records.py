@@ -16,7 +16,6 @@ from pydantic_core import from_json
 
 from r2v_core.digest import digest_file, digest_files
 from r2v_core.errors import R2VError
-from r2v_core.manifest import MANIFEST_NAME, RunManifest, read_manifest
 from r2v_core.registry.rows import (
     ARTIFACTS,
     EPISODES,
@@ -26,7 +25,8 @@ from r2v_core.registry.rows import (
     RUNS,
     SLURM_JOBS,
 )
-from r2v_core.store import read_parquet
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
+from r2v_core.runs.parquet import read_parquet
 from r2v_core.trajectory import Episode
 
 EPISODES_JSONL = "trajectories.jsonl"

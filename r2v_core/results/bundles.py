@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.frame import EPISODE_COLUMNS, STEP_COLUMNS, Frames
-from r2v_core.manifest import write_atomic
+from r2v_core.runs.manifest import write_atomic
 
 KEY_COLUMNS = ("method", "benchmark", "condition", "seed")
 

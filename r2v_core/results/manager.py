@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from r2v_core.evaluation.frame import Frames
-from r2v_core.manifest import write_atomic
 from r2v_core.results.bundles import Analysis, Bundle, bundle_frames, read_bundles
 from r2v_core.results.comparisons import ABLATION_COLUMNS, REFERENCE, comparisons
 from r2v_core.results.frontier import frontier, frontier_areas
 from r2v_core.results.latex import main_table_latex, standalone
 from r2v_core.results.summary import llm_summary, records
 from r2v_core.results.tables import evaluations, main_table
+from r2v_core.runs.manifest import write_atomic
 
 LOG = logging.getLogger(__name__)
 

@@ -23,17 +23,19 @@ import pandas as pd
 from r2v_core.config import Config, LoadedConfig, override_config
 from r2v_core.digest import digest_of
 from r2v_core.evaluation.frame import Frames, frames
-from r2v_core.manifest import RunInput, read_manifest, write_atomic
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.comparisons import REFERENCE, comparisons
 from r2v_core.results.tables import evaluations
+from r2v_core.runs.directories import find_runs, relative_to
+from r2v_core.runs.fingerprint import fingerprint
+from r2v_core.runs.manifest import RunInput, read_manifest, write_atomic
+from r2v_core.runs.parquet import read_parquet, write_parquet
+from r2v_core.runs.reporting import Reporter
+from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
 from r2v_core.stages.ablations import ABLATIONS, PREFIX, Ablation
-from r2v_core.stages.plan import find_runs, fingerprint, plan, relative_to
-from r2v_core.stages.reporting import Reporter
+from r2v_core.stages.plan import plan
 from r2v_core.stages.runner import execute, exit_with
-from r2v_core.stages.spec import StageContext, StageResult, UpstreamRun
 from r2v_core.stages.table import get_stage
-from r2v_core.store import read_parquet, write_parquet
 from r2v_core.trajectory import Episode, episodes_digest
 
 FOLDER = "ablations"
@@ -78,7 +80,7 @@ class Branch:
         folders = (f"paths.data={paths.data}/{FOLDER}", f"paths.outputs={paths.outputs}/{FOLDER}")
         changed = _loaded(full, (*self.overrides, *only, *folders))
         wanted = fingerprint(stage, changed, partition, inputs)
-        runs = find_runs(project, changed.config.paths, stage.name, partition.benchmark_teacher, partition.seed)
+        runs = find_runs(project, changed.config.paths, stage, partition.benchmark_teacher, partition.seed)
         found = next((run_ for run_ in runs if run_.manifest.fingerprint == wanted), None)
         if found is None:
             found = self._make(stage.name, changed, {role: run_.directory for role, run_ in upstream.items()})

@@ -18,16 +18,16 @@ from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.digest import digest_of, rng
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.agreement import agreement
-from r2v_core.manifest import write_atomic
 from r2v_core.models.policy import Policy
 from r2v_core.models.prompt import render_prompt
 from r2v_core.models.verifier import Verifier
-from r2v_core.stages import processes
-from r2v_core.stages.episodes import read_episodes
-from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.runs import processes
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.parquet import read_episodes
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
 from r2v_core.stages.teaching import open_judge
-from r2v_core.store import JsonlStore
 from r2v_core.teachers.budget import usage_counts
 from r2v_core.training.preferences import CandidateRow
 from r2v_core.trajectory import Candidate, Episode

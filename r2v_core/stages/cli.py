@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from r2v_core.errors import R2VError
-from r2v_core.stages.spec import StageSpec
+from r2v_core.runs.spec import StageSpec
 from r2v_core.stages.table import get_stage
 
 
@@ -69,8 +69,8 @@ def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
             return StageSpec.model_validate_json(args.spec.read_text(encoding="utf-8"))
         except (OSError, ValidationError) as error:
             raise R2VError(f"--spec {args.spec}: not a readable planned run ({error})") from error
-    from r2v_core.config import load_config
     from r2v_core.partition import Partition
+    from r2v_core.stages.experiments import load_config
     from r2v_core.stages.plan import plan
 
     given = {}
@@ -95,8 +95,8 @@ def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
 def main(stage: str, argv: Sequence[str] | None = None) -> int:
     """Plan and run one stage; returns the exit status."""
     args = _parser(stage).parse_args(argv)
-    from r2v_core.stages import processes
-    from r2v_core.stages.reporting import open_reporter
+    from r2v_core.runs import processes
+    from r2v_core.runs.reporting import open_reporter
     from r2v_core.stages.runner import execute, exit_with, help_out
 
     try:

@@ -21,12 +21,12 @@ import numpy as np
 from r2v_core.agent.loop import Choice, Job, Live, play
 from r2v_core.benchmarks.actions import headline
 from r2v_core.benchmarks.base import Task
-from r2v_core.config.schema import Collection
+from r2v_core.config.schema import CollectionConfig
 from r2v_core.digest import rng
-from r2v_core.manifest import write_atomic
 from r2v_core.perturbations import Noise
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.episodes import finish_episodes, record_episodes
-from r2v_core.stages.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
 from r2v_core.stages.teaching import count_usage, open_teacher
 from r2v_core.teachers.base import Situation, Teacher
@@ -40,7 +40,7 @@ class Collector:
     """The driver of collection: teacher or exploration, by the mode of each episode."""
 
     teacher: Teacher
-    config: Collection
+    config: CollectionConfig
     instructions: str
     seed: int
     _offered: dict[str, set[str]] = field(default_factory=dict)
@@ -108,7 +108,7 @@ def _open_to(one: Live) -> list[str]:
     return [*one.environment.admissible(), *one.environment.slips()]
 
 
-def plan_jobs(tasks: Sequence[Task], config: Collection) -> list[Job]:
+def plan_jobs(tasks: Sequence[Task], config: CollectionConfig) -> list[Job]:
     """The episodes to collect: teacher-led ones in alternating modes, then the purely exploratory ones."""
     jobs = []
     for task in tasks:

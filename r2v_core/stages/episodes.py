@@ -9,21 +9,17 @@ from pathlib import Path
 
 from r2v_core.agent.loop import Job
 from r2v_core.errors import R2VError
-from r2v_core.manifest import utc_now
-from r2v_core.stages import processes
-from r2v_core.stages.spec import StageContext, StageResult, UpstreamRun
-from r2v_core.store import JsonlStore, read_parquet, write_parquet
+from r2v_core.runs import processes
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import utc_now
+from r2v_core.runs.parquet import write_parquet
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.trajectory import Episode, episodes_digest
 
 TRAJECTORIES = "trajectories.jsonl"
 PARQUET = "trajectories.parquet"
 CHUNK_ROUNDS = 8
 """Jobs of a chunk, in units of the episodes that are played side by side."""
-
-
-def read_episodes(run: UpstreamRun) -> Iterator[Episode]:
-    """Episodes of a finished run, from its Parquet file."""
-    return read_parquet(run.artifact("episodes"), Episode)
 
 
 def record_episodes(

@@ -7,12 +7,12 @@ from typing import Literal
 
 from r2v_core.agent.loop import Job
 from r2v_core.agent.rules import evaluated_methods, make_rules
-from r2v_core.manifest import write_atomic
 from r2v_core.models.router import Router
 from r2v_core.perturbations import seeds_for
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.episodes import finish_episodes, record_episodes
 from r2v_core.stages.rollouts import routed_player
-from r2v_core.stages.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import read_tasks
 from r2v_core.stages.teaching import count_usage
 from r2v_core.trajectory import Episode

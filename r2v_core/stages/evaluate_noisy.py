@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.evaluate import evaluate
-from r2v_core.stages.spec import StageContext, StageResult
 
 
 def run(ctx: StageContext) -> StageResult:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.base import Task
-from r2v_core.config.schema import Config, Paths
+from r2v_core.config.schema import Config, PathsConfig
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunInput, read_manifest
 from r2v_core.partition import Partition
-from r2v_core.stages.spec import UpstreamRun
-from r2v_core.stages.table import Stage
-from r2v_core.store import JsonlStore
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import RunInput, read_manifest
+from r2v_core.runs.spec import UpstreamRun
+from r2v_core.runs.stage import Stage
 
 if TYPE_CHECKING:
     from r2v_core.registry.database import Connection
@@ -49,7 +49,7 @@ class Request(BaseModel):
     merge: str | list[str] = Field(description="data.merge")
     partition: str
     project: Path
-    paths: Paths
+    paths: PathsConfig
     suite: Path = Field(description="directory of the partition's own task suite")
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from r2v_core.manifest import write_atomic
 from r2v_core.perturbations import make_noise, seeds_for
 from r2v_core.perturbations.apply import perturb_episode
-from r2v_core.stages.episodes import TRAJECTORIES, finish_episodes, read_episodes
-from r2v_core.stages.spec import StageContext, StageResult
-from r2v_core.store import JsonlStore
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.parquet import read_episodes
+from r2v_core.runs.spec import StageContext, StageResult
+from r2v_core.stages.episodes import TRAJECTORIES, finish_episodes
 from r2v_core.trajectory import Episode
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
-from r2v_core.config.schema import Agent
+from r2v_core.config.schema import AgentConfig
 from r2v_core.digest import digest_file
 from r2v_core.errors import R2VError
-from r2v_core.manifest import write_atomic
 from r2v_core.results.bundles import Bundle
 from r2v_core.results.manager import ResultsManager
 from r2v_core.results.report import render_report
+from r2v_core.runs.directories import find_runs
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.parquet import read_parquet
+from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
 from r2v_core.stages.ablations import PREFIX
-from r2v_core.stages.plan import find_runs
-from r2v_core.stages.spec import StageContext, StageResult, UpstreamRun
-from r2v_core.store import read_parquet
+from r2v_core.stages.table import get_stage
 from r2v_core.trajectory import Episode
 
 REPORT_NAME = "report.html"
@@ -73,7 +74,7 @@ def traced_runs(ctx: StageContext, results: ResultsManager) -> list[UpstreamRun]
 
 def _find(ctx: StageContext, bundle: Bundle) -> UpstreamRun | None:
     stage = PREFIX + bundle.ablation if bundle.ablation else f"evaluate_{bundle.condition}"
-    runs = find_runs(ctx.project, ctx.config.paths, stage, ctx.partition.benchmark_teacher, bundle.seed)
+    runs = find_runs(ctx.project, ctx.config.paths, get_stage(stage), ctx.partition.benchmark_teacher, bundle.seed)
     return next((run_ for run_ in runs if run_.manifest.run_id == bundle.run_id), None)
 
 
@@ -85,7 +86,7 @@ def _episodes(runs: list[UpstreamRun]) -> Iterator[Episode]:
 
 def _rules(evaluation: UpstreamRun) -> dict[str, str]:
     """How the rules without a single score decided, for readers of a step."""
-    agent = Agent.model_validate(evaluation.manifest.config["agent"])
+    agent = AgentConfig.model_validate(evaluation.manifest.config["agent"])
     return {
         "heuristic_router": f"asks where entropy > {agent.entropy_threshold:g} nats or the mean verifier score "
         f"< {agent.verifier_threshold:g}",

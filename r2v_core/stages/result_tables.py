@@ -14,17 +14,17 @@ from filelock import FileLock
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.frame import frames
-from r2v_core.manifest import write_atomic
 from r2v_core.results.bundles import Analysis, bundle_paths, make_bundles, read_bundle, write_bundle
 from r2v_core.results.figures import save_figures
 from r2v_core.results.manager import TABLES_FOLDER, ResultsManager
 from r2v_core.results.summary import statement
 from r2v_core.results.tables import breakdown, evaluations, summarised_seed
+from r2v_core.runs.directories import find_runs
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.parquet import read_parquet
+from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
 from r2v_core.stages.ablations import PREFIX
-from r2v_core.stages.plan import find_runs
-from r2v_core.stages.spec import StageContext, StageResult, UpstreamRun
-from r2v_core.stages.table import ABLATIONS
-from r2v_core.store import read_parquet
+from r2v_core.stages.table import ABLATIONS, get_stage
 from r2v_core.trajectory import Episode
 
 CONDITIONS = ("clean", "noisy")
@@ -81,7 +81,9 @@ def evaluation_runs(ctx: StageContext) -> dict[tuple[str, int], UpstreamRun]:
     for condition in CONDITIONS:
         mine = ctx.inputs[condition].manifest
         passed: set[int] = {ctx.seed}
-        for run_ in find_runs(ctx.project, ctx.config.paths, f"evaluate_{condition}", ctx.partition.benchmark_teacher):
+        for run_ in find_runs(
+            ctx.project, ctx.config.paths, get_stage(f"evaluate_{condition}"), ctx.partition.benchmark_teacher
+        ):
             seed = run_.manifest.seed
             if seed in passed:
                 continue
@@ -101,7 +103,7 @@ def ablation_runs(ctx: StageContext, runs: dict[tuple[str, int], UpstreamRun]) -
     """(ablation, partition seed) → its newest finished run, where it ablates one of ``runs``; none is required."""
     found: dict[tuple[str, int], UpstreamRun] = {}
     for stage in ABLATIONS:
-        for run_ in find_runs(ctx.project, ctx.config.paths, stage, ctx.partition.benchmark_teacher):
+        for run_ in find_runs(ctx.project, ctx.config.paths, get_stage(stage), ctx.partition.benchmark_teacher):
             key = (stage.removeprefix(PREFIX), run_.manifest.seed)
             full = runs.get(("noisy", run_.manifest.seed))
             ablates = {item.digest for item in run_.manifest.inputs if item.role == "full"}

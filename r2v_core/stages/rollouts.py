@@ -13,7 +13,7 @@ from r2v_core.digest import digest_of
 from r2v_core.models.policy import Policy
 from r2v_core.models.verifier import Verifier
 from r2v_core.perturbations import make_noise
-from r2v_core.stages.spec import StageContext
+from r2v_core.runs.spec import StageContext
 from r2v_core.stages.task_suite import open_benchmark
 from r2v_core.stages.teaching import open_judge, open_teacher
 from r2v_core.trajectory import Episode

@@ -10,9 +10,9 @@ from r2v_core.agent.rules import at_share, make_rules
 from r2v_core.benchmarks.base import Task
 from r2v_core.models.router import Router
 from r2v_core.perturbations import seeds_for
+from r2v_core.runs.spec import StageContext
 from r2v_core.stages.episodes import record_episodes
 from r2v_core.stages.rollouts import routed_player
-from r2v_core.stages.spec import StageContext
 from r2v_core.stages.task_suite import read_tasks
 from r2v_core.training.router_threshold import Played
 

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from r2v_core.agent.loop import Job
 from r2v_core.agent.rules import at_random
 from r2v_core.digest import digest_of
-from r2v_core.manifest import write_atomic
 from r2v_core.models.router import RouterRow
 from r2v_core.perturbations import seeds_for
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.episodes import finish_episodes, record_episodes
 from r2v_core.stages.rollouts import routed_player
-from r2v_core.stages.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import read_tasks
 from r2v_core.stages.teaching import count_usage
-from r2v_core.store import JsonlStore
 from r2v_core.trajectory import Episode
 
 FILE = "features.jsonl"

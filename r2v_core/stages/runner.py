@@ -19,14 +19,14 @@ from filelock import FileLock, Timeout
 from r2v_core.config import config_snapshot
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
-from r2v_core.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
 from r2v_core.partition import Partition
-from r2v_core.stages import processes
-from r2v_core.stages.plan import LOCK_NAME, relative_to
-from r2v_core.stages.reporting import Reporter, Stopped
-from r2v_core.stages.spec import StageContext, StageFunction, StageResult, StageSpec, load_upstream
+from r2v_core.runs import processes
+from r2v_core.runs.directories import relative_to
+from r2v_core.runs.locks import LOCK_NAME
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.runs.reporting import Reporter, Stopped
+from r2v_core.runs.spec import StageContext, StageFunction, StageResult, StageSpec, load_upstream
 from r2v_core.stages.table import get_stage
-from r2v_core.teachers import teacher_identity
 from r2v_core.teachers.budget import BudgetSpent
 
 
@@ -129,15 +129,14 @@ def _context(spec: StageSpec, run_dir: Path, report: Reporter) -> StageContext:
 
 def _begin(spec: StageSpec, run_dir: Path) -> RunManifest:
     partition = Partition.parse(spec.partition)
-    provider, model = teacher_identity(partition.teacher, Path(spec.project))
     snapshot = config_snapshot(spec.config)
     earlier = read_manifest(run_dir) if (run_dir / MANIFEST_NAME).exists() else None
     return RunManifest(
         run_id=spec.run_id,
         stage=spec.stage,
         benchmark=partition.benchmark,
-        provider=provider,
-        model=model,
+        provider=spec.provider,
+        model=spec.model,
         seed=partition.seed,
         partition=partition.key,
         status="running",

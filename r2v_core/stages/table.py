@@ -5,40 +5,9 @@ The command lines, the Dagster assets and the fingerprints are all made from thi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from r2v_core.errors import R2VError, nearest
+from r2v_core.runs.stage import Stage
 from r2v_core.stages import ablations
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One row: a stage of the pipeline."""
-
-    name: str
-    asset: str
-    function: str
-    """'module:function' taking a StageContext and returning a StageResult."""
-    title: str
-    inputs: tuple[tuple[str, str], ...] = ()
-    """(role, upstream stage) pairs."""
-    sections: tuple[str, ...] = ()
-    """Config sections the result depends on; part of the fingerprint."""
-    root: str = "outputs"
-    """'data': <data>/runs/<run_id>; 'outputs': <outputs>/<stage>/<run_id>."""
-    version: str = "1"
-    """Code version: raise it when the same inputs would now give another result."""
-    merged: tuple[str, ...] = ()
-    """Roles of inputs that ``data.merge`` replaces by the merge of several runs."""
-    shared: bool = False
-    """Whether several processes can run it together, one a GPU (:mod:`r2v_core.stages.processes`)."""
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """What follows ``python -m``: the stage's module, and which of its stages where it has several."""
-        module = self.function.partition(":")[0]
-        return (module,) if module.endswith(f".{self.name}") else (module, self.name.removeprefix(ablations.PREFIX))
-
 
 _SCORING = ("candidates", "judge.teacher", "judge.options")
 _ROLLOUT = ("benchmark", "teacher.options", "slm", "perturbations", *_SCORING, "agent")
@@ -186,6 +155,7 @@ ABLATIONS: dict[str, Stage] = {
         f"Ablation. {ablation.title}",
         (("full", "evaluate_noisy"),),
         ("evaluation.bootstrap", "evaluation.confidence", "training.router.cvar_alpha"),
+        arguments=(ablation.name,),
     )
     for ablation in ablations.ABLATIONS.values()
 }

@@ -9,9 +9,9 @@ from r2v_core.benchmarks.base import SPLITS, Benchmark, Task
 from r2v_core.config.schema import Config
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
-from r2v_core.manifest import write_atomic
-from r2v_core.stages.spec import StageContext, StageResult, UpstreamRun
-from r2v_core.store import JsonlStore
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
 from r2v_core.training.risk_bound import check_bound
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from r2v_core.benchmarks import action_form
 from r2v_core.errors import R2VError
-from r2v_core.stages import processes
-from r2v_core.stages.spec import StageContext
+from r2v_core.runs import processes
+from r2v_core.runs.spec import StageContext
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Teacher
 from r2v_core.teachers.budget import usage_counts

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from r2v_core.manifest import write_atomic
 from r2v_core.models.hub import load_tokenizer
-from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.training.bc import Example, make_examples, train_bc
 from r2v_core.training.common import (
     ADAPTER,

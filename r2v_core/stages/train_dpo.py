@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r2v_core.benchmarks.actions import headline
-from r2v_core.manifest import write_atomic
 from r2v_core.models.hub import load_tokenizer
-from r2v_core.stages import processes
-from r2v_core.stages.spec import StageContext, StageResult
-from r2v_core.store import JsonlStore
+from r2v_core.runs import processes
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.training.common import (
     ADAPTER,
     LOG_NAME,

@@ -14,17 +14,16 @@ from functools import partial
 import numpy as np
 
 from r2v_core.agent.features import RULE_SCORES, choose_features, feature_matrix
-from r2v_core.config.schema import Agent
-from r2v_core.config.schema import Router as RouterConfig
+from r2v_core.config.schema import AgentConfig, RouterConfig
 from r2v_core.digest import digest_files
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.calibration import fit_temperature
-from r2v_core.manifest import write_atomic
 from r2v_core.models.router import SETTINGS_NAME, WEIGHTS_NAME, Router, RouterRow
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.router_calibration import FILE as VALIDATION_EPISODES
 from r2v_core.stages.router_calibration import player, validation_tasks
-from r2v_core.stages.spec import StageContext, StageResult
-from r2v_core.store import JsonlStore
 from r2v_core.training.lagrangian import FailureModel, fit_failure_model, make_rollouts
 from r2v_core.training.risk_bound import check_bound
 from r2v_core.training.router import CHECKPOINT_NAME, LOG_NAME, Epoch, train_net
@@ -196,7 +195,7 @@ def run(ctx: StageContext) -> StageResult:
 
 
 def _train(
-    ctx: StageContext, rows: Sequence[RouterRow], model: FailureModel, config: RouterConfig, agent: Agent
+    ctx: StageContext, rows: Sequence[RouterRow], model: FailureModel, config: RouterConfig, agent: AgentConfig
 ) -> tuple[Router, list[Epoch]]:
     names = choose_features(config.features)
     ctx.report.log(

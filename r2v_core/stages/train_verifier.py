@@ -7,10 +7,10 @@ from typing import Any
 
 from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
-from r2v_core.manifest import write_atomic
 from r2v_core.models.hub import load_tokenizer
 from r2v_core.models.verifier import HEADS, INFO
-from r2v_core.stages.spec import StageContext, StageResult
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.training.common import (
     ADAPTER,
     LOG_NAME,

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from r2v_core.config.schema import TeacherLimits
+from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.teachers.base import Teacher
 from r2v_core.teachers.names import Provider, find_teacher
 from r2v_core.teachers.options import check_options
@@ -46,7 +46,7 @@ def check_teacher(name: str, options: dict[str, Any], project: Path, role: str =
     check_options(find_teacher(name, project).provider, options, f"{role}.options")
 
 
-def make_teacher(name: str, options: dict[str, Any], limits: TeacherLimits, place: Place) -> Teacher:
+def make_teacher(name: str, options: dict[str, Any], limits: TeacherLimitsConfig, place: Place) -> Teacher:
     """Build a partition's teacher.
 
     Raises:

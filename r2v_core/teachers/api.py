@@ -17,7 +17,7 @@ from tenacity import (
 )
 from tenacity.nap import sleep_using_event
 
-from r2v_core.config.schema import TeacherLimits
+from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.digest import canonical_json
 from r2v_core.errors import R2VError
 from r2v_core.teachers.anthropic_client import AnthropicClient
@@ -53,7 +53,7 @@ class Api:
         client: Client,
         where: Endpoint,
         options: ApiOptions,
-        limits: TeacherLimits,
+        limits: TeacherLimitsConfig,
         cache: ReplyCache,
         budget: Budget,
         price: Price | None,
@@ -185,7 +185,7 @@ class Api:
             raise
 
 
-def make(name: str, entry: TeacherEntry, options: ApiOptions, limits: TeacherLimits, place: Place) -> ChatTeacher:
+def make(name: str, entry: TeacherEntry, options: ApiOptions, limits: TeacherLimitsConfig, place: Place) -> ChatTeacher:
     """A teacher behind an API.
 
     Raises:

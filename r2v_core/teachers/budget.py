@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from r2v_core.errors import R2VError
-from r2v_core.manifest import write_atomic
+from r2v_core.runs.manifest import write_atomic
 
 
 class BudgetSpent(R2VError):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from r2v_core.config.schema import TeacherLimits
+from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.errors import R2VError
 from r2v_core.teachers.base import Advice, Situation
 from r2v_core.teachers.names import TeacherEntry
@@ -42,7 +42,7 @@ class Expert:
         return [_advise(situation) for situation in situations]
 
 
-def make(name: str, entry: TeacherEntry, options: ExpertOptions, limits: TeacherLimits, place: Place) -> Expert:
+def make(name: str, entry: TeacherEntry, options: ExpertOptions, limits: TeacherLimitsConfig, place: Place) -> Expert:
     """The benchmark's expert; it has no options and costs nothing."""
     return Expert(entry.model)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from r2v_core.config.schema import SLM, TeacherLimits
+from r2v_core.config.schema import SLMConfig, TeacherLimitsConfig
 from r2v_core.digest import derive_seed, digest_of
 from r2v_core.models.policy import Policy
 from r2v_core.models.prompt import count_tokens
@@ -21,7 +21,7 @@ from r2v_core.teachers.place import Place
 @lru_cache(maxsize=1)
 def _load(slm: str, cache: Path) -> tuple[Policy, dict[str, dict[str, Reply]]]:
     """The model, and by scope what it has said; stages that follow each other in one process share both."""
-    return Policy.load(SLM.model_validate_json(slm), cache, read=str), {}  # as it was said: read by ChatTeacher
+    return Policy.load(SLMConfig.model_validate_json(slm), cache, read=str), {}  # as it was said: read by ChatTeacher
 
 
 class LocalModel:
@@ -32,7 +32,7 @@ class LocalModel:
     """
 
     def __init__(self, model: str, options: LocalOptions, cache: Path, scope: str | None = None) -> None:
-        slm = SLM(model=model, max_action_tokens=options.max_tokens, quantization=options.quantization)
+        slm = SLMConfig(model=model, max_action_tokens=options.max_tokens, quantization=options.quantization)
         self.options = options
         self.policy, scopes = _load(slm.model_dump_json(), cache)
         self._said = None if scope is None else scopes.setdefault(scope, {})
@@ -78,7 +78,9 @@ def _without_oldest_turns(talk: list[Message]) -> list[Message]:
     return [talk[0], {"role": "user", "content": f"{goal}\n\n{rest[0]['content']}"}, *rest[1:]]
 
 
-def make(name: str, entry: TeacherEntry, options: LocalOptions, limits: TeacherLimits, place: Place) -> ChatTeacher:
+def make(
+    name: str, entry: TeacherEntry, options: LocalOptions, limits: TeacherLimitsConfig, place: Place
+) -> ChatTeacher:
     """A teacher in this process; the limits are for those that cost something.
 
     Raises:

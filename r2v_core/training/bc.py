@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r2v_core.config.schema import BC, SLM, LoRA
+from r2v_core.config.schema import BCConfig, LoRAConfig, SLMConfig
 from r2v_core.digest import derive_seed, rng
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_lm
@@ -39,7 +39,7 @@ class Example:
 
 
 def make_examples(
-    clean: Sequence[Episode], perturbed: Sequence[Episode], renderer: Renderer, bc: BC, seed: int
+    clean: Sequence[Episode], perturbed: Sequence[Episode], renderer: Renderer, bc: BCConfig, seed: int
 ) -> list[Example]:
     """Every state where the teacher's action is known, also those that exploration led to; identical ones once.
 
@@ -104,7 +104,13 @@ def score_labels_only() -> Iterator[None]:
 
 
 def train_bc(
-    examples: Sequence[Example], renderer: Renderer, slm: SLM, lora: LoRA, bc: BC, cache: Path, run: TrainingRun
+    examples: Sequence[Example],
+    renderer: Renderer,
+    slm: SLMConfig,
+    lora: LoRAConfig,
+    bc: BCConfig,
+    cache: Path,
+    run: TrainingRun,
 ) -> list[dict[str, Any]]:
     """Train on ``examples``, write the adapter to ``<run_dir>/adapter``, and return the training log.
 

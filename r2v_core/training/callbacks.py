@@ -9,9 +9,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from r2v_core.config.schema import Optim
+from r2v_core.config.schema import OptimConfig
 from r2v_core.errors import R2VError
-from r2v_core.manifest import write_atomic
+from r2v_core.runs.manifest import write_atomic
 from r2v_core.training.common import COMPLETE, LOG_NAME, TrainingRun, is_main_process
 
 _SKIPPED = frozenset({"total_flos", "epoch", "num_tokens"})
@@ -75,7 +75,7 @@ class CheckpointComplete(TrainerCallback):
 class WandbScalars(TrainerCallback):
     """Losses and learning rates to W&B; never text, code or console output."""
 
-    def __init__(self, run: TrainingRun, optim: Optim) -> None:
+    def __init__(self, run: TrainingRun, optim: OptimConfig) -> None:
         self._wandb: Any = None
         if not is_main_process():
             return

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from r2v_core.config.schema import LoRA, Optim
+from r2v_core.config.schema import LoRAConfig, OptimConfig
 from r2v_core.digest import derive_seed, digest_file, digest_of
 from r2v_core.errors import R2VError
-from r2v_core.manifest import write_atomic
-from r2v_core.stages.reporting import Reporter
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.reporting import Reporter
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -70,7 +70,7 @@ def wait_for_everyone() -> None:
     PartialState().wait_for_everyone()
 
 
-def arrange(lengths: Sequence[int], optim: Optim, processes: int, seed: int) -> list[int]:
+def arrange(lengths: Sequence[int], optim: OptimConfig, processes: int, seed: int) -> list[int]:
     """The order in which examples are trained on: indices for exactly ``max_steps`` optimiser steps.
 
     Whole seeded permutations follow each other. Within pools of ``POOL_BATCHES`` steps, examples are sorted by length
@@ -103,7 +103,7 @@ def precision(dtype: torch.dtype) -> dict[str, bool]:
     return {"bf16": dtype is torch.bfloat16, "fp16": dtype is torch.float16}
 
 
-def arguments(run: TrainingRun, optim: Optim, dtype: torch.dtype) -> dict[str, Any]:
+def arguments(run: TrainingRun, optim: OptimConfig, dtype: torch.dtype) -> dict[str, Any]:
     """Keyword arguments that every ``TrainingArguments`` of this project starts from."""
     on_gpu = torch.cuda.is_available()
     return {
@@ -133,7 +133,7 @@ def arguments(run: TrainingRun, optim: Optim, dtype: torch.dtype) -> dict[str, A
     }
 
 
-def lora_config(lora: LoRA, **extra: Any) -> LoraConfig:
+def lora_config(lora: LoRAConfig, **extra: Any) -> LoraConfig:
     """The peft config of the ``training.lora`` section."""
     from peft import LoraConfig
 
@@ -147,7 +147,7 @@ def lora_config(lora: LoRA, **extra: Any) -> LoraConfig:
     )
 
 
-def check_targets(model: torch.nn.Module, lora: LoRA) -> None:
+def check_targets(model: torch.nn.Module, lora: LoRAConfig) -> None:
     """Refuse target modules that the model does not have.
 
     Raises:
@@ -218,7 +218,7 @@ def quiet_libraries() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def train(trainer: Trainer, run: TrainingRun, optim: Optim) -> list[dict[str, Any]]:
+def train(trainer: Trainer, run: TrainingRun, optim: OptimConfig) -> list[dict[str, Any]]:
     """Train to the end, from the newest whole checkpoint if there is one, and return the training log.
 
     Raises:

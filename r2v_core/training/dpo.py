@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig as TRLConfig
+from trl import DPOTrainer
 
-from r2v_core.config.schema import DPO, SLM
+from r2v_core.config.schema import DPOConfig, SLMConfig
 from r2v_core.digest import derive_seed
 from r2v_core.models.hub import load_adapter, load_lm
 from r2v_core.training.bc import score_labels_only
@@ -83,9 +84,9 @@ def make_trainer(
     pairs: Sequence[Pair],
     twins: Sequence[Twin],
     renderer: Renderer,
-    slm: SLM,
+    slm: SLMConfig,
     adapter: Path,
-    dpo: DPO,
+    dpo: DPOConfig,
     cache: Path,
     run: TrainingRun,
 ) -> ConsistentDPOTrainer:
@@ -100,7 +101,7 @@ def make_trainer(
     model = load_adapter(load_lm(slm, cache), adapter, trainable=True)
     return ConsistentDPOTrainer(
         model=model,
-        args=DPOConfig(
+        args=TRLConfig(
             **arguments(run, dpo, model_dtype(model)),
             activation_checkpointing=torch.cuda.is_available(),
             beta=dpo.beta,
@@ -121,9 +122,9 @@ def train_dpo(
     pairs: Sequence[Pair],
     twins: Sequence[Twin],
     renderer: Renderer,
-    slm: SLM,
+    slm: SLMConfig,
     adapter: Path,
-    dpo: DPO,
+    dpo: DPOConfig,
     cache: Path,
     run: TrainingRun,
 ) -> list[dict[str, Any]]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from r2v_core.benchmarks import benchmark_class
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.prompt import end_of_turn, render_prompt
-from r2v_core.stages.episodes import read_episodes
-from r2v_core.stages.spec import UpstreamRun
+from r2v_core.runs.parquet import read_episodes
+from r2v_core.runs.spec import UpstreamRun
 from r2v_core.trajectory import Episode, Step
 
 
@@ -21,7 +21,7 @@ class Renderer:
     """Prompts as the agent will see them in the closed loop."""
 
     tokenizer: PreTrainedTokenizerBase
-    slm: SLM
+    slm: SLMConfig
     instructions: str
 
     def prompt(self, episode: Episode, index: int) -> str:

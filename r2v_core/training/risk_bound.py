@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from r2v_core.config.schema import Router
+from r2v_core.config.schema import RouterConfig
 from r2v_core.errors import R2VError
 
 
@@ -19,7 +19,7 @@ def corrected(risk: float, n_tasks: int) -> float:
     return (n_tasks * risk + 1.0) / (n_tasks + 1.0)
 
 
-def check_bound(config: Router, n_tasks: int) -> None:
+def check_bound(config: RouterConfig, n_tasks: int) -> None:
     """Refuse a bound that no result on so few validation tasks could show.
 
     Raises:

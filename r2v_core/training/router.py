@@ -31,11 +31,10 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from torch import Tensor, nn
 
-from r2v_core.config.schema import Agent
-from r2v_core.config.schema import Router as RouterConfig
+from r2v_core.config.schema import AgentConfig, RouterConfig
 from r2v_core.digest import derive_seed
 from r2v_core.models.router import RouterNet
-from r2v_core.store import JsonlStore
+from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.training.lagrangian import FailureModel, Rollouts, cvar, dual_ascent, seed_failures
 from r2v_core.trajectory import Record
 
@@ -74,7 +73,7 @@ def train_net(
     rollouts: Rollouts,
     model: FailureModel,
     config: RouterConfig,
-    agent: Agent,
+    agent: AgentConfig,
     seed: int,
     directory: Path,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -136,7 +135,7 @@ def _epoch(
     rollouts: Rollouts,
     model: FailureModel,
     config: RouterConfig,
-    agent: Agent,
+    agent: AgentConfig,
     epoch: int,
     state: dict[str, Any],
 ) -> Epoch:

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from r2v_core.agent.features import RULE_SCORES, feature_matrix
-from r2v_core.config.schema import Router as RouterConfig
+from r2v_core.config.schema import RouterConfig
 from r2v_core.digest import rng
 from r2v_core.evaluation.calibration import brier_score, expected_calibration_error, reliability_table
 from r2v_core.models.router import Router, RouterRow

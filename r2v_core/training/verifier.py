@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import Trainer, TrainingArguments
 
-from r2v_core.config.schema import SLM, LoRA
-from r2v_core.config.schema import Verifier as VerifierSection
+from r2v_core.config.schema import LoRAConfig, SLMConfig, VerifierConfig
 from r2v_core.digest import derive_seed, rng
 from r2v_core.errors import R2VError
 from r2v_core.models.verifier import HEADS, Packed, VerifierInfo, build, pack, write_info
@@ -227,9 +226,9 @@ def train_verifier(
     training: Sequence[LabelledState],
     held_out: Sequence[LabelledState],
     renderer: Renderer,
-    slm: SLM,
-    lora: LoRA,
-    section: VerifierSection,
+    slm: SLMConfig,
+    lora: LoRAConfig,
+    section: VerifierConfig,
     cache: Path,
     run: TrainingRun,
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:

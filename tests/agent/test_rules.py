@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from r2v_core.agent.rules import Query, evaluated_methods, make_rules
-from r2v_core.config.schema import Agent, Evaluation
+from r2v_core.config.schema import AgentConfig, EvaluationConfig
 from r2v_core.errors import R2VError
 
 ALL = [
@@ -60,7 +60,7 @@ def query(
 @pytest.fixture
 def rules() -> dict[str, Callable[[Query], object]]:
     """All eight rules."""
-    return make_rules(ALL, Agent(), seed=1, router=router())  # type: ignore[arg-type]
+    return make_rules(ALL, AgentConfig(), seed=1, router=router())  # type: ignore[arg-type]
 
 
 def test_fixed_rules(rules):
@@ -90,7 +90,7 @@ def test_oracle_escalates_exactly_where_the_slm_would_fail(rules):
 
 def test_learned_rule_reports_its_probability():
     for probability, escalate in ((0.7, True), (0.5, False), (0.2, False)):
-        rule = make_rules(["r2v"], Agent(), seed=1, router=router(probability))["r2v"]  # type: ignore[arg-type]
+        rule = make_rules(["r2v"], AgentConfig(), seed=1, router=router(probability))["r2v"]  # type: ignore[arg-type]
         answer = rule(query())
         assert (answer.escalate, answer.probability, answer.threshold) == (escalate, probability, 0.5)
 
@@ -104,24 +104,24 @@ def test_random_rule_meets_its_rate_and_repeats_itself(rules):
 
 def test_bad_methods_are_named():
     with pytest.raises(R2VError, match=r"Unknown method 'r2w'\. Did you mean 'r2v'"):
-        make_rules(["r2w"], Agent(), seed=1, router=None)
+        make_rules(["r2w"], AgentConfig(), seed=1, router=None)
     with pytest.raises(R2VError, match="'r2v' needs a trained router"):
-        make_rules(["r2v"], Agent(), seed=1, router=None)
+        make_rules(["r2v"], AgentConfig(), seed=1, router=None)
 
 
 def test_a_scoring_rule_at_a_share_takes_its_threshold_from_validation():
     methods = ["r2v@0.2", "entropy_router@0.2", "verifier_router@0.1", "random_router@0.25"]
-    rules = make_rules(methods, Agent(), seed=1, router=router(0.7))  # type: ignore[arg-type]
+    rules = make_rules(methods, AgentConfig(), seed=1, router=router(0.7))  # type: ignore[arg-type]
     assert rules["r2v@0.2"](query()).threshold == pytest.approx(0.8) and not rules["r2v@0.2"](query()).escalate
     assert rules["entropy_router@0.2"](query(entropy=2.3)).escalate
     assert rules["verifier_router@0.1"](query(verifier_mean=0.05)).escalate
     drawn = [rules["random_router@0.25"](query(step=i, task_id=str(i))).escalate for i in range(2000)]
     assert abs(np.mean(drawn) - 0.25) < 0.04
     with pytest.raises(R2VError, match=r"Unknown method 'slm_only@0\.2'"):
-        make_rules(["slm_only@0.2"], Agent(), seed=1, router=router())  # type: ignore[arg-type]
+        make_rules(["slm_only@0.2"], AgentConfig(), seed=1, router=router())  # type: ignore[arg-type]
 
 
 def test_the_sweep_adds_every_scoring_rule_that_is_evaluated():
-    evaluation = Evaluation(methods=["r2v", "slm_only", "random_router"], sweep=[0.1, 0.25])
+    evaluation = EvaluationConfig(methods=["r2v", "slm_only", "random_router"], sweep=[0.1, 0.25])
     swept = ["r2v@0.1", "r2v@0.25", "random_router@0.1", "random_router@0.25"]
     assert evaluated_methods(evaluation) == ["r2v", "slm_only", "random_router", *swept]

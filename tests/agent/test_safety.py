@@ -11,7 +11,7 @@ import pytest
 from r2v_core.agent.loop import Choice, Driver, Job, Live, play
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
-from r2v_core.config.schema import Perturbations
+from r2v_core.config.schema import PerturbationsConfig
 from r2v_core.evaluation.frame import carried_out_injection, frames
 from r2v_core.perturbations import make_noise
 from r2v_core.perturbations.prompt_injection import TEMPLATES
@@ -61,7 +61,7 @@ def tasks(benchmark: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> lis
 def played(
     driver: Driver, benchmark: Benchmark, tasks: list[Task], cache: Path, probability: float = 0.5, timeout: float = 0.0
 ) -> list[Episode]:
-    config = Perturbations.model_validate(
+    config = PerturbationsConfig.model_validate(
         {
             "prompt_injection": dict.fromkeys(TEMPLATES, probability),
             "tool_flakiness": {"timeout": timeout},

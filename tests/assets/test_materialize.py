@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.manifest import RunManifest, read_manifest
 from r2v_core.registry import DataRegistry
+from r2v_core.runs.manifest import RunManifest, read_manifest
 from tests.assets.conftest import Project, make_project
 
 FIRST = "textworld:expert|1"

@@ -13,14 +13,16 @@ import pytest
 from rich.console import Console
 
 from r2v_assets.demo import demo
-from r2v_assets.materialize import materialize_partition, open_instance, up_to_date
-from r2v_core.config import LoadedConfig, load_config
+from r2v_assets.instance import open_instance
+from r2v_assets.materialize import materialize_partition, up_to_date
+from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
-from r2v_core.manifest import read_manifest
 from r2v_core.partition import Partition
-from r2v_core.stages.processes import launch_arguments
+from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.parquet import read_parquet
+from r2v_core.runs.processes import launch_arguments
+from r2v_core.stages.experiments import load_config
 from r2v_core.stages.table import STAGES
-from r2v_core.store import read_parquet
 from r2v_core.trajectory import Episode
 from tests.assets.conftest import PARTITION, Project, make_project
 
@@ -32,7 +34,7 @@ METHODS = 8
 def whole(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[tuple[Project, str]]:
     """A project after one demo, and what the demo printed."""
     project = make_project(tmp_path_factory.mktemp("whole"), model_cache)
-    done = project.run("r2v_core.cli", "demo", "--config", CONFIG)
+    done = project.run("r2v_assets.cli", "demo", "--config", CONFIG)
     assert done.returncode == 0, done.stdout + done.stderr
     with pytest.MonkeyPatch.context() as patch:
         for key in ("R2V_PROJECT", "DAGSTER_HOME"):
@@ -114,7 +116,7 @@ def test_an_ablation_reuses_the_pipeline_and_is_registered(whole: tuple[Project,
     thresholds = {step.decision.threshold for episode in episodes for step in episode.steps if step.decision}
     assert len(episodes) == 2 and thresholds == {0.5}
     sql = "SELECT run_id FROM runs WHERE stage LIKE 'ablation%' OR output_dir LIKE '%/ablations/%' ORDER BY stage"
-    listed = project.run("r2v_core.cli", "registry", "sql", sql).stdout
+    listed = project.run("r2v_assets.cli", "registry", "sql", sql).stdout
     assert manifest.run_id in listed and made.run_id in listed
 
 

@@ -12,8 +12,8 @@ import pytest
 from r2v_assets.lineage import lineage_metadata
 from r2v_assets.registry import RegistryResource
 from r2v_assets.registry_agreement import AGREEMENT_CHECKS, CHECK, registry_agreement
-from r2v_core.manifest import RunInput, RunManifest, read_manifest, write_manifest
 from r2v_core.registry import DataRegistry
+from r2v_core.runs.manifest import RunInput, RunManifest, read_manifest, write_manifest
 from r2v_core.stages.table import BY_ASSET
 from tests.assets.conftest import Project, make_project
 

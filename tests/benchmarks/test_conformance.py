@@ -18,16 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from r2v_assets.cli import app
 from r2v_core.benchmarks import BENCHMARKS, benchmark_class, make_benchmark, options_model, survey
 from r2v_core.benchmarks.actions import ACTION_FORMS
 from r2v_core.benchmarks.base import Benchmark, Environment, Outcome, Task
 from r2v_core.benchmarks.vector import VectorEnvironment
 from r2v_core.benchmarks.web.chromium import browser
-from r2v_core.cli import app
-from r2v_core.config import load_config
-from r2v_core.config.schema import Perturbations, TeacherLimits
+from r2v_core.config.schema import PerturbationsConfig, TeacherLimitsConfig
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import FAMILIES, Moment, make_noise
+from r2v_core.stages.experiments import load_config
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Situation, Teacher
 from r2v_core.teachers.place import Place
@@ -199,7 +199,7 @@ def test_a_fresh_environment_is_neither_won_nor_lost(suite: Suite) -> None:
 
 
 def test_the_expert_solves_every_task(suite: Suite) -> None:
-    teacher = make_teacher("expert", {}, TeacherLimits(), Place(ROOT, suite.cache, suite.cache))
+    teacher = make_teacher("expert", {}, TeacherLimitsConfig(), Place(ROOT, suite.cache, suite.cache))
     if suite.case.player:
         play_without_expert(suite, teacher, suite.case.player)
         return
@@ -293,10 +293,10 @@ def test_every_perturbation_works_on_its_observations(suite: Suite) -> None:
     outcome_before, *others = walk(suite, 0, 5)
     struck = set()
     for family in FAMILIES:
-        for operator in type(getattr(Perturbations(), family)).model_fields:
+        for operator in type(getattr(PerturbationsConfig(), family)).model_fields:
             if operator.endswith("_share"):
                 continue
-            noise = make_noise(Perturbations.model_validate({family: {operator: 1.0}}))
+            noise = make_noise(PerturbationsConfig.model_validate({family: {operator: 1.0}}))
             previous = outcome_before.observation
             for step, outcome in enumerate(others):
                 clean = outcome.observation.model_copy(deep=True)
@@ -311,7 +311,7 @@ def test_every_perturbation_works_on_its_observations(suite: Suite) -> None:
     assert len(struck) == sum(
         not operator.endswith("_share")
         for family in FAMILIES
-        for operator in type(getattr(Perturbations(), family)).model_fields
+        for operator in type(getattr(PerturbationsConfig(), family)).model_fields
     )
 
 

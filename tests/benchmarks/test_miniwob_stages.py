@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from r2v_core.benchmarks.base import Task
-from r2v_core.manifest import read_manifest
-from r2v_core.store import JsonlStore, read_parquet
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.parquet import read_parquet
 from r2v_core.trajectory import Episode
 from tests.stages.conftest import environment
 

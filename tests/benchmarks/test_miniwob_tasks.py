@@ -14,8 +14,8 @@ from r2v_core.benchmarks import make_benchmark, options_model
 from r2v_core.benchmarks.base import SPLITS
 from r2v_core.benchmarks.miniwob import benchmark as miniwob
 from r2v_core.benchmarks.miniwob.benchmark import TEMPLATES, pages_folder
-from r2v_core.config import load_config
 from r2v_core.errors import R2VError
+from r2v_core.stages.experiments import load_config
 from r2v_core.stages.task_suite import open_benchmark
 
 ROOT = Path(__file__).parents[2]

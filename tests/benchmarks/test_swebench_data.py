@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r2v_assets.cli import app
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.swebench import judge
 from r2v_core.benchmarks.swebench.box import is_test_file
@@ -19,7 +20,6 @@ from r2v_core.benchmarks.swebench.data import END, START, Instance, load_instanc
 from r2v_core.benchmarks.swebench.expert import next_place
 from r2v_core.benchmarks.swebench.rooms import Room, Where, docker_command
 from r2v_core.benchmarks.swebench.work import key, places
-from r2v_core.cli import app
 from r2v_core.errors import R2VError
 from r2v_core.sandbox.isolation import BACKENDS
 

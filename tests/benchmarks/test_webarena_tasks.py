@@ -17,8 +17,8 @@ from r2v_core.benchmarks.webarena import benchmark as webarena
 from r2v_core.benchmarks.webarena.benchmark import FILE, WebArena, WebArenaOptions
 from r2v_core.benchmarks.webarena.format import read_file
 from r2v_core.benchmarks.webarena.sites import SITES, Sites, variable
-from r2v_core.config import load_config
 from r2v_core.errors import R2VError
+from r2v_core.stages.experiments import load_config
 from tests.benchmarks import webshop
 
 ROOT = Path(__file__).parents[2]

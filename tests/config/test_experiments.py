@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.config import load_config
-from r2v_core.config.experiments import load_experiments
 from r2v_core.errors import R2VError
+from r2v_core.stages.experiments import load_config, load_experiments
 
 ROOT = Path(__file__).parents[2]
 

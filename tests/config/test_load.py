@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2v_core.config import Config, config_snapshot, load_config, section
+from r2v_core.config import Config, config_snapshot, section
 from r2v_core.config.explain import schema_keys
 from r2v_core.config.load import _is_secret
 from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError
+from r2v_core.stages.experiments import load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -295,7 +296,7 @@ def test_no_override_ever_escapes_as_another_exception(key: str, value: object) 
 
 def test_importing_the_config_loads_nothing_heavy() -> None:
     code = (
-        "import sys, r2v_core.config, r2v_core.config.experiments as e; r2v_core.config.load_config('configs/mrp');"
+        "import sys, r2v_core.config, r2v_core.stages.experiments as e; e.load_config('configs/mrp');"
         "print([m for m in ('torch', 'transformers', 'textworld', 'dagster', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from r2v_core.benchmarks.base import Task
-from r2v_core.evaluation.checks import trained_on_train_split
-from r2v_core.manifest import RunManifest
-from r2v_core.stages.spec import UpstreamRun
-from r2v_core.store import JsonlStore, write_parquet
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import RunManifest
+from r2v_core.runs.parquet import write_parquet
+from r2v_core.runs.spec import UpstreamRun
+from r2v_core.stages.checks import trained_on_train_split
 from r2v_core.trajectory import Episode, Observation, Step
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import check_hardware, load_lm, load_tokenizer, resolve_model
 
 
-def test_packaged_model_is_converted_once_and_is_the_real_one(model_cache: Path, real_slm: SLM):
+def test_packaged_model_is_converted_once_and_is_the_real_one(model_cache: Path, real_slm: SLMConfig):
     path = Path(resolve_model(real_slm.model, model_cache))
     before = (path / "model.safetensors").stat().st_mtime_ns
     assert Path(resolve_model(real_slm.model, model_cache)) == path
@@ -25,7 +25,7 @@ def test_packaged_model_is_converted_once_and_is_the_real_one(model_cache: Path,
     assert tokenizer.decode([best]).strip() == "Paris"
 
 
-def test_local_path_and_hub_id(tmp_path: Path, tiny_slm: SLM):
+def test_local_path_and_hub_id(tmp_path: Path, tiny_slm: SLMConfig):
     assert resolve_model(tiny_slm.model, tmp_path) == tiny_slm.model
     assert resolve_model("meta-llama/Llama-3.1-8B-Instruct", tmp_path) == "meta-llama/Llama-3.1-8B-Instruct"
 
@@ -49,10 +49,10 @@ def test_bad_names_say_what_to_do(name: str, expected: str, tmp_path: Path, monk
 def test_absent_hardware_is_named_with_the_alternative(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(R2VError, match=rf"slm\.{next(iter(settings))}: .* needs a CUDA GPU.*set it to"):
-        check_hardware(SLM.model_validate(settings))
+        check_hardware(SLMConfig.model_validate(settings))
 
 
 def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(R2VError, match="could not be loaded"):
-        load_tokenizer(SLM(model=str(tmp_path)), tmp_path)
+        load_tokenizer(SLMConfig(model=str(tmp_path)), tmp_path)

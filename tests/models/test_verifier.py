@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import get_peft_model
 
-from r2v_core.config.schema import SLM, LoRA
+from r2v_core.config.schema import LoRAConfig, SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_lm, load_tokenizer
 from r2v_core.models.prompt import end_of_turn
@@ -19,9 +19,9 @@ PROMPTS = ["A short prompt:", "A prompt that is a good deal longer than the othe
 ACTIONS = [["go east", "take the red key from the chest", ""], ["open door"], ["look", "wait"]]
 
 
-def _save(folder: Path, slm: SLM, cache: Path, layers: int, heads: list[str]) -> Path:
+def _save(folder: Path, slm: SLMConfig, cache: Path, layers: int, heads: list[str]) -> Path:
     torch.manual_seed(1)
-    model = get_peft_model(build(slm, cache, layers), lora_config(LoRA(r=4), modules_to_save=["heads"]))
+    model = get_peft_model(build(slm, cache, layers), lora_config(LoRAConfig(r=4), modules_to_save=["heads"]))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
@@ -34,7 +34,7 @@ def _save(folder: Path, slm: SLM, cache: Path, layers: int, heads: list[str]) ->
 
 
 @pytest.fixture
-def verifier(tmp_path: Path, tiny_slm: SLM, model_cache: Path) -> Verifier:
+def verifier(tmp_path: Path, tiny_slm: SLMConfig, model_cache: Path) -> Verifier:
     return Verifier.load(_save(tmp_path, tiny_slm, model_cache, 0, ["step", "outcome"]), tiny_slm, model_cache)
 
 
@@ -74,7 +74,7 @@ def test_a_state_without_actions_gets_no_scores(verifier: Verifier) -> None:
     assert verifier.score([], []) == []
 
 
-def test_an_untrained_head_answers_as_the_other_one(tmp_path: Path, tiny_slm: SLM, model_cache: Path) -> None:
+def test_an_untrained_head_answers_as_the_other_one(tmp_path: Path, tiny_slm: SLMConfig, model_cache: Path) -> None:
     both = Verifier.load(_save(tmp_path / "a", tiny_slm, model_cache, 0, ["step", "outcome"]), tiny_slm, model_cache)
     only = Verifier.load(_save(tmp_path / "b", tiny_slm, model_cache, 0, ["step"]), tiny_slm, model_cache)
     (step, outcome), (first, second) = both.score(["p"], [["a"]])[0][0], only.score(["p"], [["a"]])[0][0]
@@ -82,23 +82,25 @@ def test_an_untrained_head_answers_as_the_other_one(tmp_path: Path, tiny_slm: SL
     assert first == second == pytest.approx(step)
 
 
-def test_fewer_layers_are_really_cut(tmp_path: Path, tiny_slm: SLM, model_cache: Path) -> None:
+def test_fewer_layers_are_really_cut(tmp_path: Path, tiny_slm: SLMConfig, model_cache: Path) -> None:
     cut = Verifier.load(_save(tmp_path, tiny_slm, model_cache, 1, ["step", "outcome"]), tiny_slm, model_cache)
     assert len(cut.model.backbone.layers) == 1
     cut.score(PROMPTS, ACTIONS)
 
 
-def test_too_many_layers_are_refused(tiny_slm: SLM, model_cache: Path) -> None:
+def test_too_many_layers_are_refused(tiny_slm: SLMConfig, model_cache: Path) -> None:
     with pytest.raises(R2VError, match=r"training.verifier.layers: 3, but .* has 2 layers"):
         build(tiny_slm, model_cache, 3)
 
 
-def test_missing_broken_and_foreign_verifiers_are_refused(tmp_path: Path, tiny_slm: SLM, model_cache: Path) -> None:
+def test_missing_broken_and_foreign_verifiers_are_refused(
+    tmp_path: Path, tiny_slm: SLMConfig, model_cache: Path
+) -> None:
     with pytest.raises(R2VError, match=r"verifier.json: no trained verifier there"):
         Verifier.load(tmp_path, tiny_slm, model_cache)
     folder = _save(tmp_path / "v", tiny_slm, model_cache, 0, ["step"])
     with pytest.raises(R2VError, match=r"a verifier of .* but slm.model is 'other/model'"):
-        Verifier.load(folder, SLM(model="other/model"), model_cache)
+        Verifier.load(folder, SLMConfig(model="other/model"), model_cache)
     (folder / "adapter" / "adapter_model.safetensors").unlink()
     with pytest.raises(R2VError, match="no LoRA adapter that fits"):
         Verifier.load(folder, tiny_slm, model_cache)
@@ -120,10 +122,10 @@ def test_actions_see_the_prompt_and_themselves_only() -> None:
     assert allowed[5].tolist() == [True, True, False, False, False, True]
 
 
-def test_flash_attention_is_never_asked_for(tiny_slm: SLM, model_cache: Path) -> None:
+def test_flash_attention_is_never_asked_for(tiny_slm: SLMConfig, model_cache: Path) -> None:
     model = build(tiny_slm.model_copy(update={"attention": "eager"}), model_cache, 0)
     assert model.backbone.config._attn_implementation == "sdpa"
 
 
-def test_tokenizer_and_model_agree(tiny_slm: SLM, model_cache: Path) -> None:
+def test_tokenizer_and_model_agree(tiny_slm: SLMConfig, model_cache: Path) -> None:
     assert len(load_tokenizer(tiny_slm, model_cache)) == load_lm(tiny_slm, model_cache).config.vocab_size

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from r2v_core.config.schema import Perturbations
+from r2v_core.config.schema import PerturbationsConfig
 from r2v_core.perturbations import FAMILIES
 from r2v_core.perturbations.base import Moment
 from r2v_core.trajectory import Episode, Observation, Step
@@ -14,7 +14,7 @@ from r2v_core.trajectory import Episode, Observation, Step
 OPERATORS: dict[str, str] = {
     operator: family
     for family in FAMILIES
-    for operator in type(getattr(Perturbations.model_validate({}), family)).model_fields
+    for operator in type(getattr(PerturbationsConfig.model_validate({}), family)).model_fields
     if not operator.endswith("_share")
 }
 """Operator → family, read off the schema."""
@@ -32,15 +32,15 @@ PREVIOUS = Observation(feedback="You take the key.", state="-= Hall =-\nA long h
 ADMISSIBLE = ("close door", "drop key", "go east", "inventory", "look", "take apple")
 
 
-def settings(**probabilities: float) -> Perturbations:
+def settings(**probabilities: float) -> PerturbationsConfig:
     """A config section with the named operators at the given probabilities."""
     sections: dict[str, dict[str, Any]] = {}
     for operator, probability in probabilities.items():
         sections.setdefault(OPERATORS[operator], {})[operator] = probability
-    return Perturbations.model_validate(sections)
+    return PerturbationsConfig.model_validate(sections)
 
 
-def everything(probability: float) -> Perturbations:
+def everything(probability: float) -> PerturbationsConfig:
     return settings(**dict.fromkeys(OPERATORS, probability))
 
 

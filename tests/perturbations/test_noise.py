@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from r2v_core.config.schema import Perturbations, Seeds
+from r2v_core.config.schema import PerturbationsConfig, SeedsConfig
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import FAMILIES, Moment, Noise, make_noise, seeds_for
 from r2v_core.perturbations.common import sentences
@@ -42,7 +42,7 @@ def strikes(noise: Noise, at: Moment, operator: str) -> bool:
 
 
 def test_operators_are_the_probabilities_of_the_schema() -> None:
-    noise = make_noise(Perturbations.model_validate({}))
+    noise = make_noise(PerturbationsConfig.model_validate({}))
     assert [family.name for family in noise.families] == list(FAMILIES)
     assert {o: family.name for family in noise.families for o in family.operators} == OPERATORS
     assert len(OPERATORS) == 14  # names are unique across families: they name the random streams
@@ -267,26 +267,26 @@ def test_shares_of_0_and_1() -> None:
 
 
 def test_seeds_never_overlap_between_purposes_or_partitions() -> None:
-    counts = Seeds(train=10_000, router=9_999, validation=10_000, test=10_000)
+    counts = SeedsConfig(train=10_000, router=9_999, validation=10_000, test=10_000)
     blocks = [
         seeds_for(purpose, counts, seed)  # type: ignore[arg-type]
         for seed in (0, 1, 2, 9, 10, 11, 100)
-        for purpose in Seeds.model_fields
+        for purpose in SeedsConfig.model_fields
     ]
     everything = [z for block in blocks for z in block]
     assert len(set(everything)) == len(everything) == 7 * 39_999
 
 
 def test_more_seeds_keep_the_first_ones() -> None:
-    few, many = Seeds(test=2), Seeds(test=5, train=100)
+    few, many = SeedsConfig(test=2), SeedsConfig(test=5, train=100)
     assert seeds_for("test", few, 7) == seeds_for("test", many, 7)[:2]
     assert seeds_for("router", few, 7) == [710_000, 710_001, 710_002]
 
 
 def test_impossible_seeds_are_refused() -> None:
     with pytest.raises(R2VError, match=r"perturbations\.seeds\.test = 10001"):
-        seeds_for("test", Seeds(test=10_001), 1)
+        seeds_for("test", SeedsConfig(test=10_001), 1)
     with pytest.raises(R2VError, match="-1"):
-        seeds_for("test", Seeds(), -1)
+        seeds_for("test", SeedsConfig(), -1)
     with pytest.raises(R2VError, match=r"'tset'.*validation"):
-        seeds_for("tset", Seeds(), 1)  # type: ignore[arg-type]
+        seeds_for("tset", SeedsConfig(), 1)  # type: ignore[arg-type]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from r2v_core.manifest import RunInput, RunManifest, write_manifest
 from r2v_core.registry import DataRegistry
-from r2v_core.store import JsonlStore, write_parquet
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import RunInput, RunManifest, write_manifest
+from r2v_core.runs.parquet import write_parquet
 from r2v_core.trajectory import Episode, Observation, Perturbation, Step, episodes_digest
 
 MakeRun = Callable[..., Path]

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from r2v_core.errors import R2VError
-from r2v_core.manifest import read_manifest
 from r2v_core.registry import DataRegistry
 from r2v_core.registry.cli import registry_app
+from r2v_core.runs.manifest import read_manifest
 
 from .conftest import MakeRun
 
@@ -112,7 +112,7 @@ def test_the_command_prints_one_line_and_exits_with_2(filled: DataRegistry) -> N
         ["merge", "--where", "1=0", "--output", "x.jsonl"],
     ):
         result = subprocess.run(
-            [sys.executable, "-m", "r2v_core.cli", "registry", *args],
+            [sys.executable, "-m", "r2v_assets.cli", "registry", *args],
             capture_output=True, text=True, cwd=filled.project, check=False,
         )  # fmt: skip
         assert result.returncode == 2
@@ -123,13 +123,13 @@ def test_the_command_prints_one_line_and_exits_with_2(filled: DataRegistry) -> N
 
 def test_heavy_libraries_are_not_imported() -> None:
     code = (
-        "import sys, r2v_core.cli, r2v_core.registry; "
+        "import sys, r2v_assets.cli, r2v_core.registry; "
         "sys.exit(bool({'torch', 'transformers', 'textworld', 'dagster'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_command_line_loads_duckdb_only_where_it_is_used() -> None:
-    code = "import sys, r2v_core.cli; print([m for m in ('duckdb', 'torch', 'pandas') if m in sys.modules])"
+    code = "import sys, r2v_assets.cli; print([m for m in ('duckdb', 'torch', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

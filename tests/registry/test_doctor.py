@@ -7,9 +7,9 @@ import pytest
 from filelock import FileLock
 
 from r2v_core.errors import R2VError
-from r2v_core.manifest import read_manifest, write_manifest
 from r2v_core.registry import DataRegistry
 from r2v_core.registry.doctor import mark_partial
+from r2v_core.runs.manifest import read_manifest, write_manifest
 
 from .conftest import MakeRun
 

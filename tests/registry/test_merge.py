@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from r2v_core.errors import R2VError
 from r2v_core.registry import DataRegistry, merged_run
 from r2v_core.registry.database import read
-from r2v_core.store import JsonlStore, write_parquet
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.parquet import write_parquet
 from r2v_core.trajectory import Episode
 
 from .conftest import MakeRun, make_episode
@@ -44,7 +45,7 @@ def test_merging_follows_the_duplicate_rule(
     runs: list[tuple[list[list[str]], bool, bool]],
     same_time: bool,
 ) -> None:
-    from r2v_core.manifest import RunManifest, write_manifest
+    from r2v_core.runs.manifest import RunManifest, write_manifest
 
     project = tmp_path_factory.mktemp("project")
     registry = DataRegistry(project)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from r2v_core.errors import R2VError
-from r2v_core.manifest import read_manifest, write_manifest
 from r2v_core.registry import DataRegistry
+from r2v_core.runs.manifest import read_manifest, write_manifest
 from r2v_core.trajectory import Step
 
 from .conftest import MakeRun, dump, make_episode

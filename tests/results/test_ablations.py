@@ -15,22 +15,24 @@ import pandas as pd
 import pytest
 
 from r2v_core.agent.features import FEATURES
-from r2v_core.config import LoadedConfig, load_config, section
+from r2v_core.config import LoadedConfig, section
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunManifest, read_manifest
 from r2v_core.partition import Partition
 from r2v_core.results import ResultsManager
+from r2v_core.runs.fingerprint import fingerprint
+from r2v_core.runs.manifest import RunManifest, read_manifest
+from r2v_core.runs.parquet import write_parquet
+from r2v_core.runs.reporting import Reporter
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages import runner
 from r2v_core.stages.ablation import FOLDER
 from r2v_core.stages.ablation import run as run_ablation
 from r2v_core.stages.ablations import ABLATIONS, FEATURE_GROUPS
-from r2v_core.stages.plan import find_inputs, fingerprint, plan
-from r2v_core.stages.reporting import Reporter
+from r2v_core.stages.experiments import load_config
+from r2v_core.stages.plan import find_inputs, plan
 from r2v_core.stages.result_tables import run as run_tables
-from r2v_core.stages.spec import StageContext, StageResult
 from r2v_core.stages.table import STAGES, get_stage
-from r2v_core.store import write_parquet
 from r2v_core.trajectory import Episode, episodes_digest
 
 Make = Callable[..., list[Episode]]

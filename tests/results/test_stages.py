@@ -17,16 +17,17 @@ import pandas as pd
 import pytest
 
 from r2v_assets.metadata import run_metadata
-from r2v_core.config import LoadedConfig, config_snapshot, load_config
+from r2v_core.config import LoadedConfig, config_snapshot
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunManifest, read_manifest, utc_now, write_manifest
 from r2v_core.partition import Partition
 from r2v_core.results import ResultsManager
 from r2v_core.results.report import page_script
+from r2v_core.runs.manifest import RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.runs.parquet import write_parquet
+from r2v_core.runs.reporting import Reporter
+from r2v_core.stages.experiments import load_config
 from r2v_core.stages.plan import plan
-from r2v_core.stages.reporting import Reporter
 from r2v_core.stages.runner import execute
-from r2v_core.store import write_parquet
 from r2v_core.trajectory import Episode, episodes_digest
 
 Make = Callable[..., list[Episode]]

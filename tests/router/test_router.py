@@ -20,18 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from r2v_core.agent.calibrate import share_threshold
+from r2v_assets.cli import app
 from r2v_core.agent.features import FEATURES, choose_features, feature_matrix, features, semantic_entropy
-from r2v_core.cli import app
-from r2v_core.config.schema import Agent, Config
-from r2v_core.config.schema import Router as RouterConfig
+from r2v_core.config.schema import AgentConfig, Config, RouterConfig
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.metrics import cvar_failure
-from r2v_core.manifest import RunManifest, write_manifest
 from r2v_core.models.router import Router, RouterRow
 from r2v_core.partition import Partition
-from r2v_core.stages.reporting import Reporter
-from r2v_core.stages.spec import StageContext, StageResult, StageSpec, UpstreamRun
+from r2v_core.runs.manifest import RunManifest, write_manifest
+from r2v_core.runs.reporting import Reporter
+from r2v_core.runs.spec import StageContext, StageResult, StageSpec, UpstreamRun
+from r2v_core.stages.calibrate import share_threshold
 from r2v_core.stages.train_router import calibrate, check_rows, run
 from r2v_core.training.lagrangian import (
     FailureModel,
@@ -204,12 +203,12 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, router_rows: li
         rollouts,
         model,
         RouterConfig(epochs=100),
-        Agent(),
+        AgentConfig(),
         7,
         tmp_path / "killed",
         lambda line: first.append(line.epoch),
     )
-    whole, _ = train_net(rollouts, model, RouterConfig(epochs=100), Agent(), 7, tmp_path / "whole")
+    whole, _ = train_net(rollouts, model, RouterConfig(epochs=100), AgentConfig(), 7, tmp_path / "whole")
     assert first[0] == 25
     assert log.read_bytes() == (tmp_path / "whole" / "training_log.jsonl").read_bytes()
     for name, value in whole.state_dict().items():
@@ -237,7 +236,7 @@ def test_dual_ascent(multiplier: float, violation: float, rate: float) -> None:
 def test_multiplier_rises_while_the_bound_is_violated(tmp_path: Path, router_rows: list) -> None:
     hard = FailureModel(teacher_failure=0.9, intercept=0.0, slope=1.0)
     config = RouterConfig(epochs=10, cvar_epsilon=0.0)
-    _, log = train_net(make_rollouts(router_rows, FEATURES), hard, config, Agent(), 1, tmp_path)
+    _, log = train_net(make_rollouts(router_rows, FEATURES), hard, config, AgentConfig(), 1, tmp_path)
     assert all(line.constraint > 0 for line in log)
     assert all(b.multiplier > a.multiplier for a, b in pairwise(log))
 

@@ -28,8 +28,8 @@ from r2v_assets.slurm.deploy import deploy
 from r2v_assets.slurm.onemachine import ACCOUNT, Cluster, check_installed
 from r2v_assets.slurm.profile import load_profile
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunManifest, read_manifest
 from r2v_core.registry import DataRegistry
+from r2v_core.runs.manifest import RunManifest, read_manifest
 from r2v_core.stages.table import BY_ASSET
 from tests.assets.conftest import PARTITION, REPOSITORY, Project, make_project
 

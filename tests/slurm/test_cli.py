@@ -11,7 +11,7 @@ from tests.slurm.conftest import Materialization, SlurmProject, told
 
 
 def r2v(project: SlurmProject, *args: str) -> subprocess.CompletedProcess[str]:
-    return project.run("r2v_core.cli", "slurm", *args)
+    return project.run("r2v_assets.cli", "slurm", *args)
 
 
 def test_doctor_finds_everything_in_order(ssh_project: SlurmProject) -> None:

@@ -10,7 +10,8 @@ import pytest
 from r2v_assets.slurm.profile import DEFAULTS, load_profile, seconds
 from r2v_assets.slurm.script import Job, job_script
 from r2v_core.errors import R2VError
-from r2v_core.stages.table import BY_ASSET, Stage
+from r2v_core.runs.stage import Stage
+from r2v_core.stages.table import BY_ASSET
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

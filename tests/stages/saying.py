@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 
 
-def model_that_says(text: str, tiny: SLM, path: Path) -> Path:
+def model_that_says(text: str, tiny: SLMConfig, path: Path) -> Path:
     """The small model with weights that let it say a text most of the time; no token of it may come twice."""
     tokenizer = AutoTokenizer.from_pretrained(tiny.model)
     config = AutoConfig.from_pretrained(tiny.model, tie_word_embeddings=False)

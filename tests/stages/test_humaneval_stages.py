@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.config.schema import SLM
-from r2v_core.manifest import read_manifest
+from r2v_core.config.schema import SLMConfig
 from r2v_core.perturbations.prompt_injection import FALLBACK
+from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.parquet import read_parquet
 from r2v_core.stages.cli import main
 from r2v_core.stages.table import STAGES
-from r2v_core.store import read_parquet
 from r2v_core.trajectory import Episode
 from tests.stages.saying import model_that_says
 
@@ -42,7 +42,7 @@ evaluation: {{bootstrap: 20}}
 
 
 @pytest.fixture(scope="module")
-def submitter(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLM) -> Path:
+def submitter(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLMConfig) -> Path:
     """The small model that says "submit" most of the time: wrong at first, right after help."""
     return model_that_says("submit", tiny_slm, tmp_path_factory.mktemp("submitter") / "llama")
 

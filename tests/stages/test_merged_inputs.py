@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from r2v_core.benchmarks.base import Task
-from r2v_core.config import LoadedConfig, load_config
+from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunInput, RunManifest, read_manifest, write_manifest
 from r2v_core.partition import Partition
 from r2v_core.registry import DataRegistry
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import RunInput, RunManifest, read_manifest, write_manifest
+from r2v_core.runs.parquet import write_parquet
+from r2v_core.stages.experiments import load_config
 from r2v_core.stages.merged_inputs import Request, make_merges
 from r2v_core.stages.plan import plan
-from r2v_core.store import JsonlStore, write_parquet
 from r2v_core.trajectory import Episode, Observation, Step, episodes_digest
 
 CONDITION = "benchmark = 'textworld' AND stage = 'collect' AND status = 'done'"

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from r2v_core.agent.loop import Job
 from r2v_core.benchmarks.base import Task
-from r2v_core.stages import processes
+from r2v_core.runs import processes
+from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.stages.episodes import chunks
-from r2v_core.store import JsonlStore
 
 
 class Record(BaseModel):

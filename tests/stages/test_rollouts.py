@@ -12,8 +12,8 @@ from r2v_core.config.schema import Config
 from r2v_core.models.policy import Policy
 from r2v_core.models.verifier import Verifier
 from r2v_core.partition import Partition
+from r2v_core.runs.reporting import Reporter
 from r2v_core.stages import rollouts
-from r2v_core.stages.reporting import Reporter
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.config import load_config
-from r2v_core.manifest import read_manifest
 from r2v_core.partition import Partition
+from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.reporting import Reporter, Stopped
+from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages import runner
+from r2v_core.stages.experiments import load_config
 from r2v_core.stages.plan import plan
-from r2v_core.stages.reporting import Reporter, Stopped
-from r2v_core.stages.spec import StageContext, StageResult
 
 
 class EndsInFinaliser:

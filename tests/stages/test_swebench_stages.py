@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.manifest import read_manifest
+from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.parquet import read_parquet
 from r2v_core.stages.cli import main
-from r2v_core.store import read_parquet
 from r2v_core.trajectory import Episode
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,12 @@ import torch
 from r2v_core.agent.features import FEATURES
 from r2v_core.benchmarks.base import Task
 from r2v_core.benchmarks.webarena.sites import SITES, variable
-from r2v_core.config.schema import SLM
-from r2v_core.manifest import RunManifest, read_manifest, write_manifest
+from r2v_core.config.schema import SLMConfig
 from r2v_core.models.router import Router, RouterNet
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import RunManifest, read_manifest, write_manifest
+from r2v_core.runs.parquet import read_parquet
 from r2v_core.stages.cli import main
-from r2v_core.store import JsonlStore, read_parquet
 from r2v_core.trajectory import Episode
 from tests.benchmarks import webshop
 from tests.stages.saying import model_that_says
@@ -98,7 +99,7 @@ def later_runs(trained: Path, root: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLM) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLMConfig) -> Iterator[Project]:
     root = tmp_path_factory.mktemp("webarena")
     shutil.copytree(ROOT / "configs", root / "configs")
     model = model_that_says(SAID, tiny_slm, root / "model")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from r2v_core.config.schema import TeacherLimits
+from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Situation, Teacher
 from r2v_core.teachers.place import Place
@@ -26,7 +26,7 @@ KEYS = (
     "OPENAI_COMPATIBLE_API_KEY",
 )
 CANARY = "sk-canary-2f6b1c"
-QUICK = TeacherLimits(backoff_s=0.001, attempts=3)
+QUICK = TeacherLimitsConfig(backoff_s=0.001, attempts=3)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ teachers:
 def teacher(project: Path) -> Callable[..., Teacher]:
     """Make a teacher of the project, as a stage would."""
 
-    def make(name: str = "mine", limits: TeacherLimits = QUICK, log: Any = None, **options: Any) -> Teacher:
+    def make(name: str = "mine", limits: TeacherLimitsConfig = QUICK, log: Any = None, **options: Any) -> Teacher:
         run_dir = project / "run"
         run_dir.mkdir(exist_ok=True)
         place = Place(project, project / "cache", run_dir, log=log or (lambda line: None))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.config.schema import TeacherLimits
+from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.errors import R2VError
 from r2v_core.teachers.base import Teacher
 from r2v_core.teachers.budget import BudgetSpent, read_usage
@@ -73,7 +73,7 @@ def test_unknown_price_is_said_and_no_dollars_are_promised(project: Path, teache
     assert advice.detail == {"cost": "unknown"} and read_usage(project / "run").unpriced == 1
     assert len(said) == 1 and "gpt-99" in said[0] and "prices.yaml" in said[0] and "unknown" in said[0]
     with pytest.raises(R2VError, match=r"budget_usd can't be kept.*gpt-99"):
-        teacher("new", limits=TeacherLimits(budget_usd=1))
+        teacher("new", limits=TeacherLimitsConfig(budget_usd=1))
 
 
 # -- bad answers

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.config import load_config
-from r2v_core.config.schema import SLM
-from r2v_core.manifest import RunManifest, read_manifest
+from r2v_core.config.schema import SLMConfig
 from r2v_core.models.hub import resolve_model
 from r2v_core.partition import Partition
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import RunManifest, read_manifest
+from r2v_core.runs.reporting import Reporter
+from r2v_core.stages.experiments import load_config
 from r2v_core.stages.plan import plan
-from r2v_core.stages.reporting import Reporter
 from r2v_core.stages.runner import execute
-from r2v_core.store import JsonlStore
 from r2v_core.training.examples import teacher_action
 from r2v_core.trajectory import Episode
 from tests.stages.conftest import environment
@@ -186,7 +186,7 @@ def test_the_key_is_in_nothing_that_a_run_writes(
 
 
 @pytest.fixture(scope="module")
-def transformers_serve(model_cache: Path, real_slm: SLM) -> Iterator[tuple[str, str]]:
+def transformers_serve(model_cache: Path, real_slm: SLMConfig) -> Iterator[tuple[str, str]]:
     """``transformers serve`` with the packaged model on a free port: (base_url, model)."""
     model = resolve_model(real_slm.model, model_cache)
     with socket.socket() as probe:

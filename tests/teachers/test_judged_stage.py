@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.config import load_config
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunManifest
 from r2v_core.partition import Partition
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import RunManifest
+from r2v_core.runs.reporting import Reporter
+from r2v_core.stages.experiments import load_config
 from r2v_core.stages.plan import plan
-from r2v_core.stages.reporting import Reporter
 from r2v_core.stages.runner import execute
-from r2v_core.store import JsonlStore
 from r2v_core.training.preferences import CandidateRow
 from tests.teachers.conftest import ROOT
 from tests.teachers.server import Handler, Server, says
@@ -49,7 +49,7 @@ def scores(handler: Handler) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLM) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_slm: SLMConfig) -> Path:
     """A project with everything that stage 4 reads."""
     root = tmp_path_factory.mktemp("judged")
     shutil.copytree(ROOT / "configs", root / "configs")

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from r2v_core.config.schema import SLM
+from r2v_core.config.schema import SLMConfig
 from r2v_core.models.policy import Policy
 from r2v_core.teachers.local import LocalModel
 from r2v_core.teachers.options import LocalOptions
 
 
 def test_a_chat_that_was_met_before_is_not_generated_again(
-    tiny_slm: SLM, model_cache: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_slm: SLMConfig, model_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generated: list[str] = []
     sample = Policy.sample

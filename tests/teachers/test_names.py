@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.config.experiments import load_experiments
 from r2v_core.errors import R2VError
+from r2v_core.stages.experiments import load_experiments
 from r2v_core.teachers import check_teacher, teacher_identity
 from r2v_core.teachers.names import PROVIDERS, TEACHERS, known_teachers
 from r2v_core.teachers.options import OPTIONS
@@ -34,7 +34,7 @@ def test_shipped_tables_are_whole() -> None:
 
 def test_definitions_need_no_sdk() -> None:
     code = (
-        "import sys, r2v_core.teachers, r2v_core.config.experiments;"
+        "import sys, r2v_core.teachers, r2v_core.stages.experiments;"
         "print([m for m in ('openai', 'anthropic', 'tenacity', 'torch', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

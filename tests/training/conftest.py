@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from r2v_core.config.schema import SLM, Config
-from r2v_core.manifest import RunManifest
+from r2v_core.config.schema import Config, SLMConfig
 from r2v_core.models.hub import load_tokenizer
 from r2v_core.partition import Partition
-from r2v_core.stages.reporting import Reporter
-from r2v_core.stages.spec import StageContext, StageSpec, UpstreamRun
-from r2v_core.store import JsonlStore, write_parquet
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.manifest import RunManifest
+from r2v_core.runs.parquet import write_parquet
+from r2v_core.runs.reporting import Reporter
+from r2v_core.runs.spec import StageContext, StageSpec, UpstreamRun
 from r2v_core.training.examples import Renderer, instructions_of
 from r2v_core.trajectory import Episode, Observation, Perturbation, Record, Step
 
@@ -80,7 +81,7 @@ def perturbed_episodes() -> list[Episode]:
 
 
 @pytest.fixture(scope="session")
-def renderer(tiny_slm: SLM, model_cache: Path) -> Renderer:
+def renderer(tiny_slm: SLMConfig, model_cache: Path) -> Renderer:
     return Renderer(load_tokenizer(tiny_slm, model_cache), tiny_slm, instructions_of("textworld"))
 
 
@@ -156,7 +157,7 @@ Context = Callable[..., StageContext]
 @pytest.fixture
 def context(
     tmp_path: Path,
-    tiny_slm: SLM,
+    tiny_slm: SLMConfig,
     model_cache: Path,
     report: Collected,
     clean_episodes: list[Episode],
@@ -169,7 +170,7 @@ def context(
         *,
         name: str = "run",
         inputs: dict[str, UpstreamRun] | None = None,
-        slm: SLM | None = None,
+        slm: SLMConfig | None = None,
         **training: Any,
     ) -> StageContext:
         run_dir = tmp_path / name

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from r2v_core.config.schema import BC, SLM, LoRA
+from r2v_core.config.schema import BCConfig, LoRAConfig, SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_lm
 from r2v_core.models.policy import Policy
+from r2v_core.runs.spec import StageContext
 from r2v_core.stages import train_bc as stage
-from r2v_core.stages.spec import StageContext
 from r2v_core.training import callbacks
 from r2v_core.training.bc import make_examples, score_labels_only, tokenize
 from r2v_core.training.common import CHECKPOINTS, read_log
@@ -32,7 +32,7 @@ def test_examples_take_the_experts_action_also_where_exploration_acted(
     clean_episodes: list[Episode], renderer: Renderer
 ) -> None:
     lost = next(episode for episode in clean_episodes if not episode.success)
-    examples = make_examples([lost], [], renderer, BC(clean_share=1.0), 1)
+    examples = make_examples([lost], [], renderer, BCConfig(clean_share=1.0), 1)
     assert {example.action for example in examples} == {step.expert_action for step in lost.steps}
     assert "look" not in {example.action for example in examples}
     with_history = [example for example in examples if "Done: look" in example.prompt]
@@ -43,18 +43,20 @@ def test_examples_take_the_experts_action_also_where_exploration_acted(
 def test_clean_share_and_limit(
     share: float, clean_episodes: list[Episode], perturbed_episodes: list[Episode], renderer: Renderer
 ) -> None:
-    examples = make_examples(clean_episodes, perturbed_episodes, renderer, BC(clean_share=share, max_examples=16), 1)
+    examples = make_examples(
+        clean_episodes, perturbed_episodes, renderer, BCConfig(clean_share=share, max_examples=16), 1
+    )
     assert len(examples) == 16
     assert sum(not example.perturbed for example in examples) == round(16 * share)
 
 
 def test_no_example_is_one_clear_error(clean_episodes: list[Episode], renderer: Renderer) -> None:
     with pytest.raises(R2VError, match=r"training.bc.clean_share"):
-        make_examples(clean_episodes, [], renderer, BC(clean_share=0.0), 1)
+        make_examples(clean_episodes, [], renderer, BCConfig(clean_share=0.0), 1)
 
 
 def test_loss_covers_the_action_and_its_end_only(clean_episodes: list[Episode], renderer: Renderer) -> None:
-    examples = make_examples(clean_episodes, [], renderer, BC(clean_share=1.0), 1)
+    examples = make_examples(clean_episodes, [], renderer, BCConfig(clean_share=1.0), 1)
     for example, row in zip(examples, tokenize(examples, renderer), strict=True):
         kept = [token for token in row["labels"] if token != -100]
         assert renderer.tokenizer.decode(kept) == example.action + renderer.tokenizer.eos_token
@@ -82,7 +84,7 @@ def test_training_writes_adapter_log_curve_and_preview(context: Context, report:
     assert config["base_model_name_or_path"] == ctx.config.slm.model
 
 
-def test_the_adapter_is_what_the_policy_plays_with(context: Context, tiny_slm: SLM, model_cache: Path) -> None:
+def test_the_adapter_is_what_the_policy_plays_with(context: Context, tiny_slm: SLMConfig, model_cache: Path) -> None:
     ctx = context("train_bc", bc=QUICK)
     stage.run(ctx)
     base = Policy.load(tiny_slm, model_cache)
@@ -132,7 +134,7 @@ def test_another_seed_or_setting_changes_the_digest(context: Context) -> None:
     assert first.digest != second.digest
 
 
-def test_only_labelled_positions_reach_the_language_model_head(tiny_slm: SLM, model_cache: Path) -> None:
+def test_only_labelled_positions_reach_the_language_model_head(tiny_slm: SLMConfig, model_cache: Path) -> None:
     from trl.trainer.utils import add_fused_lm_head
 
     model = load_lm(tiny_slm, model_cache)
@@ -180,7 +182,7 @@ def test_wandb_offline_stays_in_the_run_directory_and_holds_no_prompt(context: C
 def test_no_training_episode_is_one_clear_error(
     context: Context, clean_episodes: list[Episode], tmp_path: Path
 ) -> None:
-    from r2v_core.store import write_parquet
+    from r2v_core.runs.parquet import write_parquet
 
     other = [episode.model_copy(update={"metadata": {"split": "test"}}) for episode in clean_episodes]
     ctx = context("train_bc")
@@ -189,8 +191,8 @@ def test_no_training_episode_is_one_clear_error(
         stage.run(ctx)
 
 
-def test_the_real_model_learns_from_two_steps(context: Context, real_slm: SLM) -> None:
+def test_the_real_model_learns_from_two_steps(context: Context, real_slm: SLMConfig) -> None:
     bc = {"max_steps": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup_ratio": 0.0}
-    ctx = context("train_bc", slm=real_slm, bc=bc, lora=LoRA(r=4).model_dump())
+    ctx = context("train_bc", slm=real_slm, bc=bc, lora=LoRAConfig(r=4).model_dump())
     result = stage.run(ctx)
     assert result.counts["loss_last"] < result.counts["loss_first"] < 8

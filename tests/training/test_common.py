@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2v_core.config.schema import Optim
+from r2v_core.config.schema import OptimConfig
 from r2v_core.errors import R2VError
 from r2v_core.training.common import (
     CHECKPOINTS,
@@ -36,7 +36,7 @@ from r2v_core.training.curves import draw_curves
 def test_order_uses_every_example_equally_often(
     lengths: list[int], steps: int, batch: int, accumulation: int, processes: int, seed: int
 ) -> None:
-    optim = Optim(max_steps=steps, batch_size=batch, grad_accumulation=accumulation)
+    optim = OptimConfig(max_steps=steps, batch_size=batch, grad_accumulation=accumulation)
     order = arrange(lengths, optim, processes, seed)
     assert len(order) == steps * batch * accumulation * processes
     uses = Counter(order)
@@ -46,14 +46,14 @@ def test_order_uses_every_example_equally_often(
 
 def test_batches_hold_similar_lengths() -> None:
     lengths = list(range(128))
-    order = arrange(lengths, Optim(max_steps=16, batch_size=8), 1, 0)
+    order = arrange(lengths, OptimConfig(max_steps=16, batch_size=8), 1, 0)
     spans = [max(order[i : i + 8]) - min(order[i : i + 8]) for i in range(0, 128, 8)]
     assert spans == [7] * 16
     assert order != sorted(order)
 
 
 def test_another_seed_gives_another_order() -> None:
-    optim = Optim(max_steps=4, batch_size=4)
+    optim = OptimConfig(max_steps=4, batch_size=4)
     assert arrange([5] * 16, optim, 1, 1) != arrange([5] * 16, optim, 1, 2)
 
 

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from r2v_core.config.schema import DPO, SLM
+from r2v_core.config.schema import DPOConfig, SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_lm
 from r2v_core.models.policy import merge_adapter
+from r2v_core.runs.spec import StageContext, UpstreamRun
 from r2v_core.stages import train_bc, train_dpo
-from r2v_core.stages.spec import StageContext, UpstreamRun
 from r2v_core.training import callbacks
 from r2v_core.training.bc import score_labels_only
 from r2v_core.training.common import TrainingRun, adapter_digest, quiet_libraries, read_log
@@ -90,7 +90,7 @@ def _trainer(ctx: StageContext, rows: list[CandidateRow], renderer: Renderer, **
             renderer,
             ctx.config.slm,
             ctx.inputs["policy"].artifact("adapter"),
-            DPO(**{**QUICK, **dpo}),
+            DPOConfig(**{**QUICK, **dpo}),
             ctx.cache,
             TrainingRun(ctx.run_dir, "r", "train_dpo", 1, ctx.report),
         )
@@ -107,7 +107,7 @@ def test_the_reference_is_the_bc_adapter_and_not_the_base_model(
     dpo_context: Callable[..., StageContext],
     rows: list[CandidateRow],
     renderer: Renderer,
-    tiny_slm: SLM,
+    tiny_slm: SLMConfig,
     model_cache: Path,
 ) -> None:
     ctx = dpo_context()
@@ -259,7 +259,7 @@ def test_identical_prompts_are_no_twins(clean_episodes: list[Episode], renderer:
 
 
 def test_consistency_loss_equals_the_divergence_of_separate_passes(
-    perturbed_episodes: list[Episode], renderer: Renderer, tiny_slm: SLM, model_cache: Path
+    perturbed_episodes: list[Episode], renderer: Renderer, tiny_slm: SLMConfig, model_cache: Path
 ) -> None:
     model = load_lm(tiny_slm, model_cache)
     with torch.no_grad():

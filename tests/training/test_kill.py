@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from r2v_core.manifest import RunInput, read_manifest, write_manifest
-from r2v_core.stages.spec import StageContext, StageSpec
+from r2v_core.runs.manifest import RunInput, read_manifest, write_manifest
+from r2v_core.runs.spec import StageContext, StageSpec
 from r2v_core.training.common import CHECKPOINTS, LOG_NAME, last_checkpoint, read_log
 
 ROOT = Path(__file__).parents[2]

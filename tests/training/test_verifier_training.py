@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from r2v_core.errors import R2VError
 from r2v_core.models.verifier import Verifier
+from r2v_core.runs.spec import StageContext
 from r2v_core.stages import train_verifier as stage
-from r2v_core.stages.spec import StageContext
 from r2v_core.training import callbacks
 from r2v_core.training.examples import Renderer
 from r2v_core.training.verifier import (

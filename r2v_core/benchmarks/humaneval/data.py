@@ -19,7 +19,7 @@ from typing import Any
 from r2v_core.benchmarks.actions import code
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
-from r2v_core.store import read_rows
+from r2v_core.runs.jsonl import read_rows
 
 OVERRIDE = "HUMANEVAL_OVERRIDE_PATH"
 """The environment variable that evalplus, too, takes its file from."""

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
+from r2v_core.console import Json, print_json, print_table
 from r2v_core.errors import R2VError, nearest
-from r2v_core.registry.cli import Json
-from r2v_core.registry.show import print_json, print_table
 
 swebench_app = typer.Typer(no_args_is_help=True, help="SWE-bench instances from PyPI (build).", rich_markup_mode=None)
 

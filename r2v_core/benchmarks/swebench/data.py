@@ -13,7 +13,7 @@ from typing import Any
 
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
-from r2v_core.store import read_rows
+from r2v_core.runs.jsonl import read_rows
 
 FOLDER = "R2V_SWEBENCH"
 """The environment variable that names the folder of built instances; ``data/swebench`` of the project otherwise."""

@@ -54,15 +54,15 @@ def open_judge(name: str, cache: Path) -> AnswerJudge:
     Raises:
         R2VError: if it can't be asked from here, or is no language model.
     """
-    from r2v_core.config.schema import TeacherLimits
-    from r2v_core.stages.plan import project_root
+    from r2v_core.config.schema import TeacherLimitsConfig
+    from r2v_core.runs.directories import project_root
     from r2v_core.teachers import make_teacher
     from r2v_core.teachers.chat import ChatTeacher
     from r2v_core.teachers.place import Place
 
     place = Place(project_root(), cache, cache / "webarena", rank=os.getpid(), role="judge")
     try:
-        model = make_teacher(name, {}, TeacherLimits(), place)
+        model = make_teacher(name, {}, TeacherLimitsConfig(), place)
     except R2VError as error:
         raise R2VError(f"benchmark.options.judge: {error}") from None
     if not isinstance(model, ChatTeacher):

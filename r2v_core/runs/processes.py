@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from r2v_core.store import JsonlStore
+from r2v_core.runs.jsonl import JsonlStore
 
 T = TypeVar("T", bound=BaseModel)
 PATIENCE = timedelta(days=7)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from r2v_core.benchmarks import BENCHMARKS
+from r2v_core import config
+from r2v_core.benchmarks import BENCHMARKS, options_model
+from r2v_core.config import LoadedConfig
 from r2v_core.config.explain import explain, schema_keys, shown
 from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError, nearest
@@ -61,6 +63,17 @@ def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
     return experiments
 
 
+def load_config(path: str | Path, overrides: Sequence[str] = (), project: Path | None = None) -> LoadedConfig:
+    """Merge, resolve and check a config, its benchmark's options too, before any work is done with it.
+
+    See :func:`r2v_core.config.load.load_config` for the arguments.
+
+    Raises:
+        R2VError: naming file and line (or override), key, value and what is expected, one line for each problem.
+    """
+    return config.load_config(path, overrides, project, options_model)
+
+
 def _check(
     name: str, entry: Any, directory: Path, teachers: Mapping[str, TeacherEntry]
 ) -> tuple[Experiment | None, list[str]]:
@@ -75,11 +88,11 @@ def _check(
     repeated = sorted({seed for seed in experiment.seeds if experiment.seeds.count(seed) > 1})
     if repeated:
         problems.append(f"seeds: {', '.join(map(str, repeated))} given twice")
-    config = (directory / experiment.config).resolve()
-    if not config.is_file():
+    file = (directory / experiment.config).resolve()
+    if not file.is_file():
         known = {p.relative_to(directory).as_posix() for p in directory.glob("**/*.yaml")}
         problems.append(f"config: no file '{experiment.config}'.{nearest(str(experiment.config), known)}")
-    return experiment.model_copy(update={"config": config}), problems
+    return experiment.model_copy(update={"config": file}), problems
 
 
 def _name_problems(name: str, teachers: Mapping[str, TeacherEntry]) -> list[str]:

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.config.schema import Config
 from r2v_core.errors import R2VError
-from r2v_core.manifest import RunInput, RunManifest, Status, read_manifest
 from r2v_core.partition import Partition
-from r2v_core.stages.reporting import Reporter
+from r2v_core.runs.manifest import RunInput, RunManifest, Status, read_manifest
+from r2v_core.runs.reporting import Reporter
 
 
 class StageSpec(BaseModel):
@@ -23,6 +23,8 @@ class StageSpec(BaseModel):
 
     stage: str
     partition: str
+    provider: str = Field(description="of the partition's teacher, as in the manifest")
+    model: str = Field(description="the teacher's model, as in the manifest")
     run_id: str
     run_dir: str = Field(description="absolute")
     project: str = Field(description="absolute project root that relative paths start from")
@@ -79,10 +81,8 @@ class StageContext:
 
     def identity(self) -> dict[str, Any]:
         """Metadata that every episode of this run carries."""
-        from r2v_core.teachers import teacher_identity
-
-        provider, model = teacher_identity(self.partition.teacher, self.project)
-        return {"run_id": self.spec.run_id, "teacher_provider": provider, "teacher_model": model}
+        spec = self.spec
+        return {"run_id": spec.run_id, "teacher_provider": spec.provider, "teacher_model": spec.model}
 
 
 @dataclass

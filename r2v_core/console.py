@@ -8,7 +8,12 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+"""The option ``--json`` of every command that prints a table."""
 
 
 def print_json(value: Any) -> None:

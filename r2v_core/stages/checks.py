@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 from r2v_core.agent.rules import evaluated_methods
 from r2v_core.benchmarks.base import Task
-from r2v_core.config.schema import Evaluation
-from r2v_core.stages.spec import UpstreamRun
-from r2v_core.store import JsonlStore, read_parquet
+from r2v_core.config.schema import EvaluationConfig
+from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.parquet import read_parquet
+from r2v_core.runs.spec import UpstreamRun
 from r2v_core.trajectory import Episode
 
 MIN_TEACHER_SUCCESS = 0.9
@@ -134,7 +135,7 @@ def router_not_degenerate(run: UpstreamRun) -> Finding:
 def traces_complete(run: UpstreamRun) -> Finding:
     """Every method played every test task under every seed, and every step of it is traced."""
     config = run.manifest.config
-    methods = set(evaluated_methods(Evaluation.model_validate(config["evaluation"])))
+    methods = set(evaluated_methods(EvaluationConfig.model_validate(config["evaluation"])))
     noisy = run.manifest.stage == "evaluate_noisy"
     streams = config["perturbations"]["seeds"]["test"] if noisy else config["evaluation"]["clean_seeds"]
     played: dict[tuple[str, object], set[str]] = defaultdict(set)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from r2v_assets.compute import VARIABLE
+from r2v_assets.choice import VARIABLE
 from r2v_assets.slurm.onemachine import PACKAGES, Cluster, missing_programs
 from r2v_assets.slurm.profile import VARIABLE as PROFILE
 from r2v_core.errors import R2VError

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from r2v_core.stages import processes
+from r2v_core.runs import processes
 
 
 def _duration(seconds: float) -> str:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from r2v_core.agent.calibrate import calibrate
 from r2v_core.benchmarks import survey
 from r2v_core.benchmarks.swebench.cli import swebench_app
+from r2v_core.console import Json, print_json, print_table
 from r2v_core.errors import R2VError
-from r2v_core.registry.cli import Json, registry_app
-from r2v_core.registry.show import print_json, print_table
+from r2v_core.registry.cli import registry_app
+from r2v_core.stages.calibrate import calibrate
 
 app = typer.Typer(
     no_args_is_help=True,

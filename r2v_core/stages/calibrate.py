@@ -51,13 +51,14 @@ def newest_router(partition: str, config: str) -> Path:
     Raises:
         R2VError: if there is none, with the command that makes it.
     """
-    from r2v_core.config import load_config
     from r2v_core.partition import Partition
-    from r2v_core.stages.plan import find_runs, project_root
+    from r2v_core.runs.directories import find_runs, project_root
+    from r2v_core.stages.experiments import load_config
+    from r2v_core.stages.table import get_stage
 
     project, wanted = project_root(), Partition.parse(partition)
     paths = load_config(config, (), project).config.paths
-    runs = find_runs(project, paths, "train_router", wanted.benchmark_teacher, wanted.seed)
+    runs = find_runs(project, paths, get_stage("train_router"), wanted.benchmark_teacher, wanted.seed)
     if not runs:
         raise R2VError(
             f"no finished router of '{partition}' under {paths.outputs}; make it first:\n"

@@ -1,0 +1,100 @@
+"""Run directories: where they lie, which there are, and the name of a new one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+from r2v_core.config.schema import PathsConfig
+from r2v_core.errors import R2VError
+from r2v_core.partition import Partition
+from r2v_core.runs.locks import is_alive
+from r2v_core.runs.manifest import MANIFEST_NAME, read_manifest
+from r2v_core.runs.spec import UpstreamRun
+from r2v_core.runs.stage import Stage
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The project: ``$R2V_PROJECT``, else the nearest folder upwards that holds ``configs/``, else the start."""
+    if os.environ.get("R2V_PROJECT"):
+        return Path(os.environ["R2V_PROJECT"]).resolve()
+    start = (start or Path.cwd()).resolve()
+    return next((folder for folder in (start, *start.parents) if (folder / "configs").is_dir()), start)
+
+
+def relative_to(path: Path, project: Path) -> str:
+    """``path`` as manifests store it: below the project if it lies there, else absolute."""
+    path = path.resolve()
+    return path.relative_to(project).as_posix() if path.is_relative_to(project) else path.as_posix()
+
+
+def runs_folder(project: Path, paths: PathsConfig, stage: Stage) -> Path:
+    """The folder that holds the run directories of a stage."""
+    return project / paths.data / "runs" if stage.root == "data" else project / paths.outputs / stage.name
+
+
+def iter_runs(project: Path, paths: PathsConfig, stage: Stage) -> Iterator[UpstreamRun]:
+    """Every readable run of a stage, newest first."""
+    folder = runs_folder(project, paths, stage)
+    runs = []
+    for path in folder.glob(f"*/{MANIFEST_NAME}"):
+        try:
+            manifest = read_manifest(path.parent)
+        except R2VError:
+            continue  # `r2v registry doctor` reports broken manifests; planning looks for usable ones
+        if manifest.stage == stage.name:
+            runs.append(UpstreamRun(path.parent, manifest))
+    yield from sorted(runs, key=lambda run: (run.manifest.created_at, run.manifest.run_id), reverse=True)
+
+
+def find_runs(
+    project: Path, paths: PathsConfig, stage: Stage, benchmark_teacher: str | None = None, seed: int | None = None
+) -> list[UpstreamRun]:
+    """Finished runs of a stage, newest first, of one experiment and seed where given."""
+    return [
+        run
+        for run in iter_runs(project, paths, stage)
+        if run.manifest.status == "done"
+        and (benchmark_teacher is None or run.manifest.partition.split("|")[0] == benchmark_teacher)
+        and (seed is None or run.manifest.seed == seed)
+    ]
+
+
+def new_run_id(stage: Stage, partition: Partition, teacher: tuple[str, str], folder: Path) -> str:
+    """``{benchmark}_{provider}_{model}_{YYYYMMDDTHHMMSS}`` for trajectory runs, as existing scripts expect.
+
+    Other stages put their name in front. A suffix ``-2``, ``-3``, … where two would collide.
+
+    Args:
+        teacher: provider and model of the partition's teacher.
+    """
+    provider, model = teacher
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+    base = f"{partition.benchmark}_{provider}_{model}_{stamp}".replace("/", "-")
+    if stage.name != "collect":
+        base = f"{stage.name}_{base}"
+    run_id, n = base, 1
+    while True:
+        try:
+            (folder / run_id).mkdir(parents=True)
+            return run_id
+        except FileExistsError:
+            n += 1
+            run_id = f"{base}-{n}"
+
+
+def find_resumable(
+    project: Path, paths: PathsConfig, stage: Stage, partition: Partition, wanted: str
+) -> UpstreamRun | None:
+    """The newest unfinished run with the same fingerprint whose process is gone."""
+    for run in iter_runs(project, paths, stage):
+        manifest = run.manifest
+        if manifest.partition != partition.key or manifest.fingerprint != wanted:
+            continue
+        if manifest.status == "done":
+            return None  # finished since: an older wreck is of no use
+        if not is_alive(run.directory):
+            return run
+    return None

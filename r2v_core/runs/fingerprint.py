@@ -1,0 +1,24 @@
+"""The fingerprint of a run: what decides its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from r2v_core.config import LoadedConfig, section
+from r2v_core.digest import digest_of
+from r2v_core.partition import Partition
+from r2v_core.runs.manifest import RunInput
+from r2v_core.runs.stage import Stage
+
+
+def fingerprint(stage: Stage, loaded: LoadedConfig, partition: Partition, inputs: Iterable[RunInput]) -> str:
+    """What decides a stage's result: code version, the config it reads, partition and input digests."""
+    return digest_of(
+        {
+            "stage": stage.name,
+            "version": stage.version,
+            "config": {name: section(loaded.config, name) for name in stage.sections},
+            "partition": partition.key,
+            "inputs": {item.role: item.digest for item in inputs},
+        }
+    )

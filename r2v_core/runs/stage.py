@@ -1,0 +1,36 @@
+"""What a pipeline stage is: one record. Which stages there are says :mod:`r2v_core.stages.table`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row: a stage of the pipeline."""
+
+    name: str
+    asset: str
+    function: str
+    """'module:function' taking a StageContext and returning a StageResult."""
+    title: str
+    inputs: tuple[tuple[str, str], ...] = ()
+    """(role, upstream stage) pairs."""
+    sections: tuple[str, ...] = ()
+    """Config sections the result depends on; part of the fingerprint."""
+    root: str = "outputs"
+    """'data': <data>/runs/<run_id>; 'outputs': <outputs>/<stage>/<run_id>."""
+    version: str = "1"
+    """Code version: raise it when the same inputs would now give another result."""
+    merged: tuple[str, ...] = ()
+    """Roles of inputs that ``data.merge`` replaces by the merge of several runs."""
+    shared: bool = False
+    """Whether several processes can run it together, one a GPU (:mod:`r2v_core.runs.processes`)."""
+
+    arguments: tuple[str, ...] = ()
+    """Arguments of the module on a command line, where one module runs several stages."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What follows ``python -m``."""
+        return (self.function.partition(":")[0], *self.arguments)
