@@ -26,7 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from r2v_core.agent.loop import Job, play
 from r2v_core.agent.proposer import Proposer
 from r2v_core.agent.routed import RoutedAgent
-from r2v_core.agent.rules import Rule, above, at_random, make_rules
+from r2v_core.agent.rules.base import Rule
+from r2v_core.agent.rules.lottery import at_random
+from r2v_core.agent.rules.scored import above, entropy
+from r2v_core.agent.rules.table import make_rules
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.config.schema import AgentConfig, CandidatesConfig, SLMConfig, TeacherLimitsConfig
@@ -62,7 +65,7 @@ class Bench:
         self.policy = Policy.load(self.slm, args.cache)
         self.agent = AgentConfig()
         self.rules: dict[str, Rule] = make_rules(FIXED, self.agent, 1, None) | {
-            "entropy_router": above(lambda found: found["entropy"], 0.5),
+            "entropy_router": above(entropy, 0.5),
             "random_router": at_random(0.3, 1),
         }
 

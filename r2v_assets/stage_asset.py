@@ -51,13 +51,13 @@ def load_stage_config(partition: Partition, config: str | None, overrides: Seque
     return load_config(path, overrides, root())
 
 
-def stage_asset(stage: Stage, group: str, kinds: set[str]) -> dg.AssetsDefinition:
+def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset of one stage."""
 
     @dg.asset(
         name=stage.asset,
-        group_name=group,
-        kinds=kinds,
+        group_name=stage.group,
+        kinds=set(stage.kinds),
         description=f"{stage.title}.\n\nBy hand: `python -m {' '.join(stage.command)} --help`",
         code_version=stage.version,
         partitions_def=PARTITIONS,

@@ -31,17 +31,6 @@ _OUT_OF_MEMORY = re.compile(
     r"DefaultCPUAllocator: can't allocate",
     re.IGNORECASE,
 )
-_MEMORY_KEYS = {
-    "collect": "collection.parallel",
-    "train_bc": "training.bc.batch_size",
-    "train_verifier": "training.verifier.batch_size",
-    "train_dpo": "training.dpo.batch_size",
-    "candidates": "candidates.batch_size",
-    "router_features": "agent.parallel",
-    "evaluate_clean": "agent.parallel",
-    "evaluate_noisy": "agent.parallel",
-}
-"""Stage → the config key that decides how much memory it takes."""
 
 
 def account(login: Login, record: JobRecord, run_dir: Path, seen: Seen, log: dg.DagsterLogManager) -> None:
@@ -121,7 +110,8 @@ def _explain(
     spec: StageSpec, profile: Profile, record: JobRecord, seen: Seen, last_lines: Sequence[str], why: str | None
 ) -> str | None:
     """Why a job failed, where SLURM or its last lines know it better than the stage does."""
-    asset, file, job_id = get_stage(spec.stage).asset, f"{FOLDER}/{profile.name}.yaml", record.last.job_id
+    stage, file, job_id = get_stage(spec.stage), f"{FOLDER}/{profile.name}.yaml", record.last.job_id
+    asset = stage.asset
     resources = profile.resources(asset)
     again = "materialise again to take the run up where it stopped"
     if why is not None:
@@ -132,7 +122,7 @@ def _explain(
     if seen.state == "OUT_OF_MEMORY" or any(_OUT_OF_MEMORY.search(line) for line in last_lines):
         used = record.last.model_dump().get("max_memory_mb")
         seen_mb = f", {used:.0f} MB seen" if used else ""
-        lower = f", or lower {_MEMORY_KEYS[spec.stage]}" if spec.stage in _MEMORY_KEYS else ""
+        lower = f", or lower {stage.memory_key}" if stage.memory_key else ""
         return (
             f"SLURM job {job_id} ran out of memory (memory: {resources.memory}{seen_mb}); raise "
             f"assets.{asset}.memory in {file}{lower}, then {again}"

@@ -122,24 +122,6 @@ class Resources(_Section):
         ]
 
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "task_suite": {"gpus": 0, "time": "04:00:00"},
-    "trajectory_run": {"gpus": 1, "time": "24:00:00"},
-    "perturbed_dataset": {"gpus": 0, "time": "04:00:00"},
-    "bc_policy": {"gpus": 2, "cpus": 16, "memory": "128G", "time": "48:00:00"},
-    "verifier": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "12:00:00"},
-    "candidates": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "24:00:00"},
-    "dpo_policy": {"gpus": 2, "cpus": 16, "memory": "128G", "time": "24:00:00"},
-    "router_features": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "12:00:00"},
-    "router": {"gpus": 1, "time": "04:00:00"},
-    "evaluation_*": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "24:00:00"},
-    "ablation_*": {"gpus": 1, "cpus": 8, "memory": "64G", "time": "48:00:00"},
-    "result_tables": {"where": "local"},
-    "report": {"where": "local"},
-}
-"""Asset, or pattern of assets → what it asks for unless a profile says otherwise."""
-
-
 class Profile(_Section):
     """One cluster."""
 
@@ -165,10 +147,10 @@ class Profile(_Section):
 
     def resources(self, asset: str) -> Resources:
         """What an asset asks for: its defaults, then the profile's, the general before the particular."""
-        own = _of(self.assets, asset)
-        merged = {**_of(DEFAULTS, asset), **self.defaults, **own}
+        own, built_in = _of(self.assets, asset), BY_ASSET[asset].resources
+        merged = {**built_in, **self.defaults, **own}
         # a GPU asset keeps its number of GPUs: `defaults` is for what all have in common
-        merged["gpus"] = own.get("gpus", self.defaults.get("gpus", _of(DEFAULTS, asset).get("gpus", 0)))
+        merged["gpus"] = own.get("gpus", self.defaults.get("gpus", built_in.get("gpus", 0)))
         kind = self.gpu if merged["gpus"] else self.cpu
         merged |= {key: value for key, value in kind.items() if key not in own}
         return Resources.model_validate(merged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,6 @@ FEATURES: tuple[str, ...] = (
     "goal_length",
 )
 """Names in the order in which every vector and matrix of features holds them."""
-
-RULE_SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
-    "entropy_router": lambda features: features["entropy"],
-    "verifier_router": lambda features: 1.0 - features["verifier_mean"],
-}
-"""Score of each rule that thresholds a feature; it escalates where the score exceeds its threshold."""
 
 UNSCORED = 0.5
 """Verifier score of a candidate where no verifier is used: the same everywhere, so it says nothing."""

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from r2v_core.agent.features import features
 from r2v_core.agent.loop import Choice, Live
 from r2v_core.agent.proposer import Proposal, Proposer, best_candidate
-from r2v_core.agent.rules import Query, Rule, Verdict, proposes
+from r2v_core.agent.rules.base import RoutingContext, RoutingDecision, Rule
+from r2v_core.agent.rules.table import proposes
 from r2v_core.config.schema import AgentConfig, SLMConfig
 from r2v_core.models.prompt import count_tokens, render_prompt
 from r2v_core.teachers.base import Advice, Situation, Teacher
@@ -70,8 +71,8 @@ class RoutedAgent:
             proposal.tokens_in,
             count_tokens(self.tokenizer, one.job.task.goal),
         )
-        verdict = rule(
-            Query(
+        routing = rule(
+            RoutingContext(
                 features=found,
                 task_id=one.job.task.task_id,
                 z=one.job.z,
@@ -80,10 +81,10 @@ class RoutedAgent:
                 would_progress=lambda: one.environment.peek(candidates[chosen].text),
             )
         )
-        decision = _decision(method, candidates, chosen, found, verdict)
+        decision = _decision(method, candidates, chosen, found, routing)
         choice = Choice(
             action=candidates[chosen].text,
-            actor="teacher" if verdict.escalate else "slm",
+            actor="teacher" if routing.escalate else "slm",
             decision=decision,
             tokens_in=proposal.tokens_in,
             tokens_out=proposal.tokens_out,
@@ -124,16 +125,16 @@ def _stream(one: Live) -> int:
 
 
 def _decision(
-    method: str, candidates: list[Candidate], chosen: int, found: dict[str, float], verdict: Verdict
+    method: str, candidates: list[Candidate], chosen: int, found: dict[str, float], routing: RoutingDecision
 ) -> Decision:
     return Decision(
         method=method,
         candidates=candidates,
         chosen=chosen,
         features=found,
-        probability=verdict.probability,
-        threshold=verdict.threshold,
-        escalate=verdict.escalate,
+        probability=routing.probability,
+        threshold=routing.threshold,
+        escalate=routing.escalate,
     )
 
 

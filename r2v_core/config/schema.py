@@ -6,7 +6,7 @@ Benchmark-specific keys (``benchmark.options``) are checked against the benchmar
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,17 +14,6 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Split = Literal["train", "router", "validation", "test"]
-Method = Literal[
-    "r2v",
-    "slm_only",
-    "llm_only",
-    "entropy_router",
-    "heuristic_router",
-    "verifier_router",
-    "random_router",
-    "oracle_router",
-]
-METHODS: list[Method] = list(get_args(Method))
 SPLIT_SIZES: dict[Split, int] = {"train": 24, "router": 8, "validation": 8, "test": 8}
 
 
@@ -307,7 +296,9 @@ class RouterFeaturesConfig(Section):
 class EvaluationConfig(Section):
     """Stage 8."""
 
-    methods: list[Method] = Field(default_factory=METHODS.copy, description="rules to compare")
+    methods: list[str] = Field(
+        default_factory=list, description="names of routing rules to compare (r2v_core.agent.rules); empty: all"
+    )
     sweep: list[Probability] = Field(
         default_factory=list,
         description="further thresholds of every scoring rule, as shares of validation steps above them: the frontier",

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from r2v_core.agent.rules.table import RULES
 from r2v_core.evaluation.calibration import expected_calibration_error, reliability_table
 from r2v_core.evaluation.frame import Frames
 from r2v_core.evaluation.metrics import seed_rates, worst_count
@@ -24,22 +25,6 @@ from r2v_core.results.tables import make_tallies, method_rank, success_breakdown
 if TYPE_CHECKING:
     from r2v_core.results.manager import ResultsManager
 
-STYLE: dict[str, tuple[str, str]] = {
-    "r2v": ("#0072B2", "o"),
-    "slm_only": ("#56B4E9", "v"),
-    "llm_only": ("#000000", "^"),
-    "entropy_router": ("#E69F00", "s"),
-    "heuristic_router": ("#F0E442", "D"),
-    "verifier_router": ("#009E73", "P"),
-    "random_router": ("#CC79A7", "X"),
-    "oracle_router": ("#D55E00", "*"),
-}
-"""Method → Okabe-Ito colour and marker; the marker alone tells methods apart in greyscale."""
-
-LINES = {"r2v": "-", "entropy_router": "--", "verifier_router": "-.", "random_router": ":"}
-"""Line styles of the rules whose thresholds are swept, so that lines differ in greyscale too."""
-
-_OTHER = ("#888888", "h")
 FORMATS = ("png", "svg", "pdf")
 
 _RC = {
@@ -79,8 +64,14 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     return folder / f"{name}.png"
 
 
+def style(method: str) -> tuple[str, str, str]:
+    """Colour, marker and line style of a method; grey for what is no rule (the variants of an ablation)."""
+    rule = RULES.get(method)
+    return (rule.colour, rule.marker, rule.line) if rule else ("#888888", "h", "-")
+
+
 def _marker(method: str) -> dict[str, Any]:
-    colour, marker = STYLE.get(method, _OTHER)
+    colour, marker, _ = style(method)
     size = {"*": 14, "r2v": 10}.get(marker if marker == "*" else method, 8)
     return {"color": colour, "marker": marker, "markersize": size, "markeredgecolor": "#222222", "markeredgewidth": 0.7}
 
@@ -145,9 +136,9 @@ def _curves(axes: Axes, sweep: pd.DataFrame) -> None:
     ends = sweep[sweep["rule"].isin(ENDS)]
     for rule in sorted(set(sweep["rule"]) - set(ENDS), key=method_rank):
         points = pd.concat([ends, sweep[sweep["rule"] == rule]]).sort_values("avg_cost")
-        colour, marker = STYLE.get(rule, _OTHER)
+        colour, marker, line = style(rule)
         axes.plot(
-            points["avg_cost"], points["success_rate"], color=colour, ls=LINES.get(rule, "-"), lw=1.6, marker=marker,
+            points["avg_cost"], points["success_rate"], color=colour, ls=line, lw=1.6, marker=marker,
             markersize=4, zorder=1.5, label=f"{rule}, other thresholds",
         )  # fmt: skip
 
@@ -166,7 +157,7 @@ def success_per_seed(frames: Frames, analysis: Analysis) -> Figure:
             rates = [seed_rates(found, np.ones((1, len(found.tasks))))[0] for found in by_seed.values()]
             every = np.concatenate(rates)
             offsets = _spread(every)
-            colour, marker = STYLE.get(method, _OTHER)
+            colour, marker, _ = style(method)
             axes.scatter(
                 every, row + offsets, s=28, color=colour, marker=marker, edgecolor="#222222", linewidth=0.5, zorder=3
             )
@@ -212,7 +203,7 @@ def reliability_diagram(frames: Frames, condition: str, methods: tuple[str, ...]
             filled = table[table["n"] > 0]
             label = f"{method} (ECE {ece:.3f})"
             axes.plot(filled["probability"], filled["observed"], lw=1.5, label=label, **_marker(method))
-            below.stairs(table["n"], [*table["low"], 1.0], fill=True, alpha=0.6, color=STYLE.get(method, _OTHER)[0])
+            below.stairs(table["n"], [*table["low"], 1.0], fill=True, alpha=0.6, color=style(method)[0])
         axes.set_ylim(-0.03, 1.03)
         axes.set_ylabel("Small model's action fails")
         axes.set_title(f"Reliability of the risk score, {condition}")
@@ -310,9 +301,9 @@ def ablation_deltas(table: pd.DataFrame) -> Figure | None:
                 low, high = json.loads(row[f"{column}_ci"] or "[NaN, NaN]")
                 value, shown = -row[column], row["verdict"] != "not shown"
                 error = None if np.isnan(low) else [[max(value + high, 0)], [max(-low - value, 0)]]
-                face = STYLE["r2v"][0] if shown and axes is left else "white"
+                face = style("r2v")[0] if shown and axes is left else "white"
                 axes.errorbar(
-                    value, y, xerr=error, color=STYLE["r2v"][0], marker="o", markersize=7, markerfacecolor=face,
+                    value, y, xerr=error, color=style("r2v")[0], marker="o", markersize=7, markerfacecolor=face,
                     markeredgecolor="#222222", ecolor="#555555", elinewidth=1.2, capsize=2,
                 )  # fmt: skip
             axes.set_ylim(len(table) - 0.5, -0.5)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from r2v_core.agent.rules.table import rule_of
 from r2v_core.evaluation.frame import Frames
 from r2v_core.evaluation.metrics import Metric, Tally, metric_functions
 from r2v_core.evaluation.statistics import Resamples, estimate, percentile_interval, resampled
@@ -25,11 +26,6 @@ AREA_COLUMNS = ["rule", "condition", "area", "area_ci", "difference", "differenc
                 "n_tasks"]  # fmt: skip
 
 Floats = NDArray[np.float64]
-
-
-def rule_of(method: str) -> str:
-    """``r2v`` of ``r2v@0.2``."""
-    return method.partition("@")[0]
 
 
 def frontier(frames: Frames, analysis: Analysis) -> pd.DataFrame:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from r2v_core.agent.rules.table import RULES
 from r2v_core.results.tables import method_rank, summarised_seed
 
-UPPER_BOUNDS = frozenset({"oracle_router"})
+UPPER_BOUNDS = frozenset(name for name, rule in RULES.items() if rule.upper_bound)
 """Methods that look at the truth and so can't be 'best'."""
 
 _ESCAPES = {

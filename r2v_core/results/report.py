@@ -18,10 +18,11 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from r2v_core.agent.rules.table import RULES
 from r2v_core.errors import R2VError
 from r2v_core.results.browser import pack_episodes
 from r2v_core.results.manager import ResultsManager
-from r2v_core.results.summary import METHOD_NOTES, METRIC_NOTES
+from r2v_core.results.summary import METRIC_NOTES, rule_title
 from r2v_core.trajectory import Episode
 
 _COLUMNS = (
@@ -42,13 +43,6 @@ _COLUMNS = (
 
 SCRIPTS = ("dom", "data", "diff", "filters", "list", "step", "episode", "address", "theme", "keys", "main")
 """The page's script files, in order; joined, they share one scope."""
-
-SCORE_NAMES = {
-    "r2v": "Predicted probability that the small model's action fails",
-    "entropy_router": "Policy entropy (nats)",
-    "verifier_router": "1 − mean verifier score",
-}
-"""What the risk score of a method is."""
 
 CAPTIONS = {
     "frontier": "Share of episodes solved against cost per episode, with intervals over tasks both ways; lines "
@@ -124,14 +118,14 @@ def _facts(results: ResultsManager, rules: Mapping[str, str]) -> dict[str, dict[
         rule, _, share = bundle.method.partition("@")
         if bundle.ablation:
             notes[bundle.method] = f"r2v, variant of the ablation {bundle.ablation}"
-            scores[bundle.method] = SCORE_NAMES["r2v"]
+            scores[bundle.method] = RULES["r2v"].score_title
             continue
-        note = METHOD_NOTES.get(rule, "")
+        note = rule_title(rule)
         notes[bundle.method] = (
             f"{note}; here at a threshold that {share} of the validation steps exceed" if share else note
         )
-        if rule in SCORE_NAMES:
-            scores[bundle.method] = SCORE_NAMES[rule]
+        if rule in RULES and RULES[rule].score_title:
+            scores[bundle.method] = RULES[rule].score_title
     return {"methods": notes, "scores": scores, "rules": dict(rules)}
 
 
@@ -196,7 +190,7 @@ def _condition(name: str, rows: dict[str, Any], setting: dict[str, Any]) -> dict
         "rows": [
             {
                 "method": method,
-                "note": METHOD_NOTES.get(method, ""),
+                "note": rule_title(method),
                 "reference": method == "r2v",
                 "cells": [_cell(metrics.get(metric), form) for metric, _, form in columns],
             }

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from r2v_core.agent.rules.table import RULES
 from r2v_core.results.bundles import Analysis, Bundle
 from r2v_core.results.tables import method_rank, summarised_seed
 
@@ -13,17 +14,6 @@ QUESTION = (
     "Does a learned, calibrated router that lets a teacher play single steps keep a small language model's agent close "
     "to the teacher's success under perturbations, at a small share of teacher calls?"
 )
-
-METHOD_NOTES = {
-    "r2v": "learned router, threshold calibrated on validation tasks",
-    "slm_only": "the small model plays every step",
-    "llm_only": "the teacher plays every step; its success is measured, not assumed",
-    "entropy_router": "asks the teacher where the policy's entropy is high",
-    "heuristic_router": "asks where entropy is high or the mean verifier score is low, fixed thresholds",
-    "verifier_router": "asks where the verifier's score is low",
-    "random_router": "asks at random, at r2v's rate",
-    "oracle_router": "asks exactly where the small model would be wrong; looks at the truth, so an upper bound",
-}
 
 METRIC_NOTES = {
     "success_rate": "share of episodes that the benchmark's own verdict calls solved",
@@ -43,6 +33,11 @@ METRIC_NOTES = {
 }
 
 
+def rule_title(name: str) -> str:
+    """What a routing rule does, in a line; empty for what is no rule."""
+    return RULES[name].title if name in RULES else ""
+
+
 def llm_summary(
     long: pd.DataFrame, compared: pd.DataFrame, bundles: list[Bundle], analysis: Analysis
 ) -> dict[str, Any]:
@@ -58,7 +53,7 @@ def llm_summary(
     return {
         "question": QUESTION,
         "setting": _setting(long, bundles, analysis, seed),
-        "methods": {name: METHOD_NOTES.get(name, "") for name in sorted(set(long["method"]), key=method_rank)},
+        "methods": {name: rule_title(name) for name in sorted(set(long["method"]), key=method_rank)},
         "metrics": METRIC_NOTES,
         "results": {
             condition: {

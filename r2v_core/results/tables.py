@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from r2v_core.agent.rules.table import RULES
 from r2v_core.digest import rng
 from r2v_core.evaluation.frame import Frames
 from r2v_core.evaluation.metrics import (
@@ -23,22 +24,6 @@ from r2v_core.evaluation.statistics import (
     estimate,
 )
 from r2v_core.results.bundles import Analysis
-
-METHODS = (
-    "r2v",
-    "slm_only",
-    "llm_only",
-    "entropy_router",
-    "heuristic_router",
-    "verifier_router",
-    "random_router",
-    "oracle_router",
-)
-"""Order of rows; methods that are not named here follow by name."""
-
-PROBABILISTIC = frozenset({"r2v", "verifier_router"})
-"""Methods whose risk score claims to be the probability that the small model's action fails. The entropy rule's score
-is in nats, the others have none: no calibration is reported for them."""
 
 EVALUATION_COLUMNS = ["method", "benchmark", "condition", "seed", "metric", "value", "ci_low", "ci_high", "n", "spread"]
 
@@ -82,8 +67,17 @@ COUNTS = ("n_episodes", "n_tasks", "n_z", "n_injected", "n_labelled_steps")
 
 
 def method_rank(method: str) -> tuple[int, str]:
-    """Sort key that puts the methods in the order of :data:`METHODS`."""
-    return (METHODS.index(method) if method in METHODS else len(METHODS), method)
+    """Sort key that puts the methods in the order of the routing rules; others follow by name."""
+    order = list(RULES)
+    return (order.index(method) if method in order else len(order), method)
+
+
+def is_probabilistic(method: str) -> bool:
+    """Whether a method's risk score claims to be the probability that the small model's action fails.
+
+    The entropy rule's score is in nats, others have none: no calibration is reported for them.
+    """
+    return method in RULES and RULES[method].probabilistic
 
 
 def seed_key(seed: str) -> tuple[int, int]:
@@ -107,7 +101,7 @@ def make_tallies(frames: Frames) -> Tallies:
     tallies: Tallies = {}
     for key, rows in frames.episodes.groupby(keys):
         method, condition, seed = key
-        scored = steps.get(key, frames.steps.iloc[:0]) if method in PROBABILISTIC else frames.steps.iloc[:0]
+        scored = steps.get(key, frames.steps.iloc[:0]) if is_probabilistic(method) else frames.steps.iloc[:0]
         found = tally(rows, scored)
         tallies.setdefault((str(method), str(condition)), {})[int(seed)] = found
     order = sorted(tallies, key=lambda key: (method_rank(key[0]), key[1]))
@@ -268,7 +262,7 @@ def breakdown(
     for key, part in table.groupby(["method", "condition", "group"]):
         method, condition, group = (str(name) for name in key)
         scored = frames.steps.iloc[:0]
-        if method in PROBABILISTIC and (method, condition) in steps:
+        if is_probabilistic(method) and (method, condition) in steps:
             scored = steps[method, condition].merge(part[identity], on=identity)
         by_seed = {int(seed): tally(some, scored[scored["seed"] == seed]) for seed, some in part.groupby("seed")}
         groups = _seed_groups(by_seed)

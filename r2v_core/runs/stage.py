@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One row: a stage of the pipeline."""
 
@@ -14,6 +16,14 @@ class Stage:
     function: str
     """'module:function' taking a StageContext and returning a StageResult."""
     title: str
+    group: str
+    """Topic under which the asset stands in the graph."""
+    kinds: tuple[str, ...]
+    """Icons of the asset in the graph."""
+    resources: Mapping[str, Any]
+    """What its job asks a cluster for unless a profile says otherwise (:class:`r2v_assets.slurm.profile.Resources`)."""
+    memory_key: str | None = None
+    """The config key that decides how much memory it takes, for those who run out of it."""
     inputs: tuple[tuple[str, str], ...] = ()
     """(role, upstream stage) pairs."""
     sections: tuple[str, ...] = ()

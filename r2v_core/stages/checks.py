@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from r2v_core.agent.rules import evaluated_methods
+from r2v_core.agent.rules.table import evaluated_methods
 from r2v_core.benchmarks.base import Task
 from r2v_core.config.schema import EvaluationConfig
 from r2v_core.runs.jsonl import JsonlStore

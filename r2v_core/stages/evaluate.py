@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from r2v_core.agent.loop import Job
-from r2v_core.agent.rules import evaluated_methods, make_rules
+from r2v_core.agent.rules.table import evaluated_methods, make_rules
 from r2v_core.models.router import Router
 from r2v_core.perturbations import seeds_for
 from r2v_core.runs.manifest import write_atomic

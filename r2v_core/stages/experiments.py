@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r2v_core import config
+from r2v_core.agent.rules.table import RULES
 from r2v_core.benchmarks import BENCHMARKS, options_model
 from r2v_core.config import LoadedConfig
 from r2v_core.config.explain import explain, schema_keys, shown
@@ -64,14 +65,21 @@ def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), project: Path | None = None) -> LoadedConfig:
-    """Merge, resolve and check a config, its benchmark's options too, before any work is done with it.
+    """Merge, resolve and check a config, its benchmark's options and its methods too, before any work is done with it.
 
     See :func:`r2v_core.config.load.load_config` for the arguments.
 
     Raises:
         R2VError: naming file and line (or override), key, value and what is expected, one line for each problem.
     """
-    return config.load_config(path, overrides, project, options_model)
+    loaded = config.load_config(path, overrides, project, options_model)
+    evaluation = loaded.config.evaluation
+    for method in evaluation.methods:
+        if method not in RULES:
+            source = loaded.sources["evaluation.methods"]
+            raise R2VError(f"evaluation.methods ({source}): no routing rule '{method}'.{nearest(method, RULES)}")
+    evaluation.methods = evaluation.methods or list(RULES)
+    return loaded
 
 
 def _check(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
+from r2v_core.agent.rules.table import RULES
 from r2v_core.config.schema import AgentConfig
 from r2v_core.digest import digest_file
 from r2v_core.errors import R2VError
@@ -87,14 +88,7 @@ def _episodes(runs: list[UpstreamRun]) -> Iterator[Episode]:
 def _rules(evaluation: UpstreamRun) -> dict[str, str]:
     """How the rules without a single score decided, for readers of a step."""
     agent = AgentConfig.model_validate(evaluation.manifest.config["agent"])
-    return {
-        "heuristic_router": f"asks where entropy > {agent.entropy_threshold:g} nats or the mean verifier score "
-        f"< {agent.verifier_threshold:g}",
-        "random_router": "by lot, at r2v's rate",
-        "oracle_router": "asks where the small model's action would not make progress",
-        "slm_only": "never asks",
-        "llm_only": "the teacher plays every step",
-    }
+    return {name: rule.decision(agent) for name, rule in RULES.items() if rule.decision is not None}
 
 
 if __name__ == "__main__":

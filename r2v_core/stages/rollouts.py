@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from r2v_core.agent.loop import Job, play
 from r2v_core.agent.proposer import Proposer, Scorer
 from r2v_core.agent.routed import RoutedAgent
-from r2v_core.agent.rules import Rule
+from r2v_core.agent.rules.base import Rule
 from r2v_core.benchmarks import action_reader
 from r2v_core.digest import digest_of
 from r2v_core.models.policy import Policy

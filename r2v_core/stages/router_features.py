@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r2v_core.agent.loop import Job
-from r2v_core.agent.rules import at_random
+from r2v_core.agent.rules.lottery import at_random
 from r2v_core.digest import digest_of
 from r2v_core.models.router import RouterRow
 from r2v_core.perturbations import seeds_for

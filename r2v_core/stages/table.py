@@ -5,6 +5,8 @@ The command lines, the Dagster assets and the fingerprints are all made from thi
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 from r2v_core.errors import R2VError, nearest
 from r2v_core.runs.stage import Stage
 from r2v_core.stages import ablations
@@ -12,149 +14,211 @@ from r2v_core.stages import ablations
 _SCORING = ("candidates", "judge.teacher", "judge.options")
 _ROLLOUT = ("benchmark", "teacher.options", "slm", "perturbations", *_SCORING, "agent")
 
-STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (
-        Stage(
-            "task_suite",
-            "task_suite",
-            "r2v_core.stages.task_suite:run",
-            "Build the benchmark's tasks and split them by template",
-            sections=("benchmark",),
-            root="data",
+_CPU = {"gpus": 0, "time": "04:00:00"}
+_SAMPLING = {"gpus": 1, "cpus": 8, "memory": "64G", "time": "24:00:00"}
+_TRAINING = {"gpus": 2, "cpus": 16, "memory": "128G", "time": "24:00:00"}
+_BESIDE_DAGSTER = {"where": "local"}
+
+_BUILT_IN = (
+    Stage(
+        name="task_suite",
+        asset="task_suite",
+        function="r2v_core.stages.task_suite:run",
+        title="Build the benchmark's tasks and split them by template",
+        group="data",
+        kinds=("python", "json"),
+        resources=_CPU,
+        sections=("benchmark",),
+        root="data",
+    ),
+    Stage(
+        name="collect",
+        asset="trajectory_run",
+        function="r2v_core.stages.collect:run",
+        title="Collect teacher trajectories, with exploratory starts and labelled alternatives",
+        group="data",
+        kinds=("python", "parquet"),
+        resources={"gpus": 1, "time": "24:00:00"},
+        memory_key="collection.parallel",
+        inputs=(("tasks", "task_suite"),),
+        sections=("benchmark", "teacher.options", "collection"),
+        root="data",
+        version="2",
+        shared=True,
+    ),
+    Stage(
+        name="perturb",
+        asset="perturbed_dataset",
+        function="r2v_core.stages.perturb:run",
+        title="Apply the four perturbation families to the stored trajectories",
+        group="data",
+        kinds=("python", "parquet"),
+        resources=_CPU,
+        inputs=(("tasks", "task_suite"), ("trajectories", "collect")),
+        sections=("perturbations",),
+        root="data",
+        version="2",
+    ),
+    Stage(
+        name="train_bc",
+        asset="bc_policy",
+        function="r2v_core.stages.train_bc:run",
+        title="Fine-tune the small model on teacher actions (behaviour cloning, LoRA)",
+        group="policy",
+        kinds=("pytorch", "huggingface"),
+        resources=_TRAINING | {"time": "48:00:00"},
+        memory_key="training.bc.batch_size",
+        inputs=(("trajectories", "collect"), ("perturbed", "perturb")),
+        sections=("slm", "training.lora", "training.bc"),
+        shared=True,
+        merged=("trajectories", "perturbed"),
+    ),
+    Stage(
+        name="train_verifier",
+        asset="verifier",
+        function="r2v_core.stages.train_verifier:run",
+        title="Train the two-headed step verifier on actions of both classes",
+        group="verifier",
+        kinds=("pytorch", "huggingface"),
+        resources=_SAMPLING | {"time": "12:00:00"},
+        memory_key="training.verifier.batch_size",
+        inputs=(("trajectories", "collect"), ("perturbed", "perturb")),
+        sections=("slm", "training.lora", "training.verifier"),
+        shared=True,
+        merged=("trajectories", "perturbed"),
+    ),
+    Stage(
+        name="candidates",
+        asset="candidates",
+        function="r2v_core.stages.candidates:run",
+        title="Sample K actions a state from the BC policy in perturbed contexts, score and rank them",
+        group="policy",
+        kinds=("pytorch", "json"),
+        resources=_SAMPLING,
+        memory_key="candidates.batch_size",
+        inputs=(
+            ("tasks", "task_suite"),
+            ("perturbed", "perturb"),
+            ("policy", "train_bc"),
+            ("verifier", "train_verifier"),
         ),
-        Stage(
-            "collect",
-            "trajectory_run",
-            "r2v_core.stages.collect:run",
-            "Collect teacher trajectories, with exploratory starts and labelled alternatives",
-            (("tasks", "task_suite"),),
-            ("benchmark", "teacher.options", "collection"),
-            "data",
-            version="2",
-            shared=True,
+        sections=("slm", *_SCORING),
+        root="data",
+        version="2",
+        shared=True,
+    ),
+    Stage(
+        name="train_dpo",
+        asset="dpo_policy",
+        function="r2v_core.stages.train_dpo:run",
+        title="Preference-optimise the policy (DPO from the BC adapter, plus the consistency term)",
+        group="policy",
+        kinds=("pytorch", "huggingface"),
+        resources=_TRAINING,
+        memory_key="training.dpo.batch_size",
+        inputs=(("candidates", "candidates"), ("perturbed", "perturb"), ("policy", "train_bc")),
+        sections=("slm", "candidates.rank_by", "training.lora", "training.dpo"),
+        shared=True,
+    ),
+    Stage(
+        name="router_features",
+        asset="router_features",
+        function="r2v_core.stages.router_features:run",
+        title="Roll the policy out under router and validation seeds; label every step with what really happened",
+        group="router",
+        kinds=("pytorch", "parquet"),
+        resources=_SAMPLING | {"time": "12:00:00"},
+        memory_key="agent.parallel",
+        inputs=(("tasks", "task_suite"), ("policy", "train_dpo"), ("verifier", "train_verifier")),
+        sections=(*_ROLLOUT, "router_features"),
+        root="data",
+        version="4",
+        shared=True,
+    ),
+    Stage(
+        name="train_router",
+        asset="router",
+        function="r2v_core.stages.train_router:run",
+        title="Train the router with the CVaR Lagrangian, calibrate its temperature, and its threshold in closed loop",
+        group="router",
+        kinds=("pytorch",),
+        resources={"gpus": 1, "time": "04:00:00"},
+        memory_key="agent.parallel",
+        inputs=(
+            ("features", "router_features"),
+            ("tasks", "task_suite"),
+            ("policy", "train_dpo"),
+            ("verifier", "train_verifier"),
         ),
+        sections=(*_ROLLOUT, "training.router"),
+        version="4",
+    ),
+    *(
         Stage(
-            "perturb",
-            "perturbed_dataset",
-            "r2v_core.stages.perturb:run",
-            "Apply the four perturbation families to the stored trajectories",
-            (("tasks", "task_suite"), ("trajectories", "collect")),
-            ("perturbations",),
-            "data",
-            version="2",
-        ),
-        Stage(
-            "train_bc",
-            "bc_policy",
-            "r2v_core.stages.train_bc:run",
-            "Fine-tune the small model on teacher actions (behaviour cloning, LoRA)",
-            (("trajectories", "collect"), ("perturbed", "perturb")),
-            ("slm", "training.lora", "training.bc"),
-            shared=True,
-            merged=("trajectories", "perturbed"),
-        ),
-        Stage(
-            "train_verifier",
-            "verifier",
-            "r2v_core.stages.train_verifier:run",
-            "Train the two-headed step verifier on actions of both classes",
-            (("trajectories", "collect"), ("perturbed", "perturb")),
-            ("slm", "training.lora", "training.verifier"),
-            shared=True,
-            merged=("trajectories", "perturbed"),
-        ),
-        Stage(
-            "candidates",
-            "candidates",
-            "r2v_core.stages.candidates:run",
-            "Sample K actions a state from the BC policy in perturbed contexts, score and rank them",
-            (("tasks", "task_suite"), ("perturbed", "perturb"), ("policy", "train_bc"), ("verifier", "train_verifier")),
-            ("slm", *_SCORING),
-            "data",
-            version="2",
-            shared=True,
-        ),
-        Stage(
-            "train_dpo",
-            "dpo_policy",
-            "r2v_core.stages.train_dpo:run",
-            "Preference-optimise the policy (DPO from the BC adapter, plus the consistency term)",
-            (("candidates", "candidates"), ("perturbed", "perturb"), ("policy", "train_bc")),
-            ("slm", "candidates.rank_by", "training.lora", "training.dpo"),
-            shared=True,
-        ),
-        Stage(
-            "router_features",
-            "router_features",
-            "r2v_core.stages.router_features:run",
-            "Roll the policy out under router and validation seeds; label every step with what really happened",
-            (("tasks", "task_suite"), ("policy", "train_dpo"), ("verifier", "train_verifier")),
-            (*_ROLLOUT, "router_features"),
-            "data",
-            version="4",
-            shared=True,
-        ),
-        Stage(
-            "train_router",
-            "router",
-            "r2v_core.stages.train_router:run",
-            "Train the router with the CVaR Lagrangian, calibrate its temperature, and its threshold in closed loop",
-            (
-                ("features", "router_features"),
+            name=f"evaluate_{condition}",
+            asset=f"evaluation_{condition}",
+            function=f"r2v_core.stages.evaluate_{condition}:run",
+            title=f"Play the held-out tasks with every method, {how}",
+            group="evaluation",
+            kinds=("pytorch", "parquet"),
+            resources=_SAMPLING,
+            memory_key="agent.parallel",
+            inputs=(
                 ("tasks", "task_suite"),
                 ("policy", "train_dpo"),
                 ("verifier", "train_verifier"),
+                ("router", "train_router"),
             ),
-            (*_ROLLOUT, "training.router"),
+            sections=(*_ROLLOUT, "evaluation"),
             version="4",
-        ),
-        *(
-            Stage(
-                f"evaluate_{condition}",
-                f"evaluation_{condition}",
-                f"r2v_core.stages.evaluate_{condition}:run",
-                f"Play the held-out tasks with every method, {how}",
-                (
-                    ("tasks", "task_suite"),
-                    ("policy", "train_dpo"),
-                    ("verifier", "train_verifier"),
-                    ("router", "train_router"),
-                ),
-                (*_ROLLOUT, "evaluation"),
-                version="4",
-                shared=True,
-            )
-            for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))
-        ),
-        Stage(
-            "result_tables",
-            "result_tables",
-            "r2v_core.stages.result_tables:run",
-            "Metrics, statistics and tables from the evaluation's step traces, over all seeds evaluated so far",
-            (("clean", "evaluate_clean"), ("noisy", "evaluate_noisy"), ("router", "train_router")),
-            ("evaluation", "training.router"),
-        ),
-        Stage(
-            "report",
-            "report",
-            "r2v_core.stages.report:run",
-            "One HTML page: the question, the setting, tables, figures, and a browser of all episodes",
-            (("tables", "result_tables"), ("clean", "evaluate_clean"), ("noisy", "evaluate_noisy")),
-            version="2",
-        ),
-    )
+            shared=True,
+        )
+        for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))
+    ),
+    Stage(
+        name="result_tables",
+        asset="result_tables",
+        function="r2v_core.stages.result_tables:run",
+        title="Metrics, statistics and tables from the evaluation's step traces, over all seeds evaluated so far",
+        group="results",
+        kinds=("pandas", "csv"),
+        resources=_BESIDE_DAGSTER,
+        inputs=(("clean", "evaluate_clean"), ("noisy", "evaluate_noisy"), ("router", "train_router")),
+        sections=("evaluation", "training.router"),
+    ),
+    Stage(
+        name="report",
+        asset="report",
+        function="r2v_core.stages.report:run",
+        title="One HTML page: the question, the setting, tables, figures, and a browser of all episodes",
+        group="results",
+        kinds=("matplotlib", "html"),
+        resources=_BESIDE_DAGSTER,
+        inputs=(("tables", "result_tables"), ("clean", "evaluate_clean"), ("noisy", "evaluate_noisy")),
+        version="2",
+    ),
+)
+
+ENTRY_POINTS = "r2v.stages"
+"""Entry-point group under which another package offers a :class:`Stage` of its own."""
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage for stage in (*_BUILT_IN, *(found.load() for found in entry_points(group=ENTRY_POINTS)))
 }
 """The pipeline in dependency order: what the demo makes."""
 
 ABLATIONS: dict[str, Stage] = {
     ablation.stage: Stage(
-        ablation.stage,
-        ablation.stage,
-        "r2v_core.stages.ablation:run",
-        f"Ablation. {ablation.title}",
-        (("full", "evaluate_noisy"),),
-        ("evaluation.bootstrap", "evaluation.confidence", "training.router.cvar_alpha"),
+        name=ablation.stage,
+        asset=ablation.stage,
+        function="r2v_core.stages.ablation:run",
+        title=f"Ablation. {ablation.title}",
+        group="ablation",
+        kinds=("pytorch", "parquet"),
+        resources=_SAMPLING | {"time": "48:00:00"},
+        memory_key="agent.parallel",
+        inputs=(("full", "evaluate_noisy"),),
+        sections=("evaluation.bootstrap", "evaluation.confidence", "training.router.cvar_alpha"),
         arguments=(ablation.name,),
     )
     for ablation in ablations.ABLATIONS.values()

@@ -13,7 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from r2v_core.agent.features import RULE_SCORES, choose_features, feature_matrix
+from r2v_core.agent.features import choose_features, feature_matrix
+from r2v_core.agent.rules.table import RULES
 from r2v_core.config.schema import AgentConfig, RouterConfig
 from r2v_core.digest import digest_files
 from r2v_core.errors import R2VError
@@ -102,8 +103,12 @@ def calibrate(
     """
     matrix = feature_matrix([row.features for row in rows], router.features)
     router.temperature = fit_temperature(router.logits(matrix), [row.label for row in rows])
-    scores = {"r2v": router.probability(matrix)}
-    scores |= {name: np.array([score(row.features) for row in rows]) for name, score in RULE_SCORES.items()}
+    probability = router.probability(matrix)
+    scores = {
+        name: probability if rule.score is None else np.array([rule.score(row.features) for row in rows])
+        for name, rule in RULES.items()
+        if rule.threshold in ("router", "score")
+    }
     router.shares = {name: [threshold_for_share(s, i / 100) for i in range(101)] for name, s in scores.items()}
     alpha = config.cvar_alpha if config.objective == "cvar" else 1.0
     bound = (make_rollouts(rows, router.features), model, alpha, config.cvar_epsilon)
@@ -131,11 +136,11 @@ def calibrate(
         "levels": {name: [asdict(level) for level in played] for name, played in levels.items()},
     }
     above = float(np.mean(scores["r2v"] > cut.threshold))
-    router.rules = {"random_router": {"rate": cut.share}}
-    for name in RULE_SCORES:
-        own = cuts[name]
-        equal = threshold_for_share(scores[name], above)
-        router.rules[name] = {"threshold": own.threshold, "share": own.share, "cvar": own.cvar, "equal_rate": equal}
+    router.rules = {name: {"rate": cut.share} for name, rule in RULES.items() if rule.threshold == "rate"}
+    for name, rule in RULES.items():
+        if rule.threshold == "score":
+            own, equal = cuts[name], threshold_for_share(scores[name], above)
+            router.rules[name] = {"threshold": own.threshold, "share": own.share, "cvar": own.cvar, "equal_rate": equal}
     return cut
 
 

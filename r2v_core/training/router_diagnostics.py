@@ -11,7 +11,9 @@ from scipy.special import expit
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from r2v_core.agent.features import RULE_SCORES, feature_matrix
+from r2v_core.agent.features import feature_matrix
+from r2v_core.agent.rules.scored import entropy
+from r2v_core.agent.rules.table import RULES
 from r2v_core.config.schema import RouterConfig
 from r2v_core.digest import rng
 from r2v_core.evaluation.calibration import brier_score, expected_calibration_error, reliability_table
@@ -34,10 +36,10 @@ def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, 
     x = feature_matrix([row.features for row in rows], router.features)
     label = np.array([row.label for row in rows], dtype=float)
     before, after = expit(router.logits(x)), router.probability(x)
-    entropy = np.array([RULE_SCORES["entropy_router"](row.features) for row in rows])
-    varies = np.ptp(entropy) > 0 and np.ptp(after) > 0
+    uncertainty = np.array([entropy(row.features) for row in rows])
+    varies = np.ptp(uncertainty) > 0 and np.ptp(after) > 0
     escalate = after > router.threshold
-    same = escalate == (entropy > router.rules["entropy_router"]["equal_rate"])
+    same = escalate == (uncertainty > router.rules["entropy_router"]["equal_rate"])
     auc = float(roc_auc_score(label, after))
     return {
         "n": len(rows),
@@ -52,7 +54,7 @@ def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, 
         "teacher_share": float(escalate.mean()),
         "probability_std": float(after.std()),
         "collapsed": bool(after.std() < COLLAPSED_BELOW),
-        "spearman_entropy": float(spearmanr(after, entropy).statistic) if varies else None,
+        "spearman_entropy": float(spearmanr(after, uncertainty).statistic) if varies else None,
         "entropy_rule_agreement": float(same.mean()),
         "permutation_importance": {
             name: _importance(router, x, label, auc, column, seed) for column, name in enumerate(router.features)
@@ -100,12 +102,12 @@ def draw_levels(calibration: Mapping[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
-    styles = {"r2v": ("#0072B2", "o-"), "entropy_router": ("#E69F00", "s--"), "verifier_router": ("#009E73", "^-.")}
     for rule, levels in calibration["levels"].items():
-        colour, style = styles[rule]
+        record = RULES[rule]
         shares = [100 * level["share"] for level in levels]
-        axis.plot(shares, [level["bound"] for level in levels], style, color=colour, label=f"{rule}, corrected")
-        axis.plot(shares, [level["cvar"] for level in levels], linestyle=":", color=colour, linewidth=1)
+        bounds, style = [level["bound"] for level in levels], f"{record.marker}{record.line}"
+        axis.plot(shares, bounds, style, color=record.colour, label=f"{rule}, corrected")
+        axis.plot(shares, [level["cvar"] for level in levels], linestyle=":", color=record.colour, linewidth=1)
     axis.axhline(calibration["epsilon"], color="0.4", linewidth=1, label=f"bound ε = {calibration['epsilon']:g}")
     axis.set_xlabel("steps that the teacher played, %")
     axis.set_ylabel(f"CVaR$_{{{calibration['alpha']:g}}}$ of failure (dotted: as played)")

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from r2v_core.agent.rules import Query, evaluated_methods, make_rules
+from r2v_core.agent.rules.base import RoutingContext
+from r2v_core.agent.rules.table import evaluated_methods, make_rules
 from r2v_core.config.schema import AgentConfig, EvaluationConfig
 from r2v_core.errors import R2VError
 
@@ -45,9 +46,9 @@ def query(
     step: int = 0,
     truth: Callable[[], bool | None] = lambda: True,
     task_id: str = "t",
-) -> Query:
+) -> RoutingContext:
     """One step to route."""
-    return Query(
+    return RoutingContext(
         features={"entropy": entropy, "verifier_mean": verifier_mean},
         task_id=task_id,
         z=7,
@@ -58,7 +59,7 @@ def query(
 
 
 @pytest.fixture
-def rules() -> dict[str, Callable[[Query], object]]:
+def rules() -> dict[str, Callable[[RoutingContext], object]]:
     """All eight rules."""
     return make_rules(ALL, AgentConfig(), seed=1, router=router())  # type: ignore[arg-type]
 

@@ -9,21 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from r2v_core.agent.rules.table import RULES
 from r2v_core.evaluation.frame import Frames, frames
 from r2v_core.results import ResultsManager
 from r2v_core.results.bundles import Analysis, make_bundles, write_bundle
 from r2v_core.results.figures import (
-    STYLE,
     ablation_deltas,
     escalation_positions,
     frontier,
     reliability_diagram,
     save,
     save_figures,
+    style,
     success_by_perturbation,
     success_per_seed,
 )
-from r2v_core.results.tables import METHODS, evaluations
+from r2v_core.results.tables import evaluations
 from r2v_core.trajectory import Episode
 
 Make = Callable[..., list[Episode]]
@@ -36,8 +37,8 @@ def tables(make_episodes: Make) -> Frames:
 
 
 def test_every_method_has_its_own_colour_and_marker() -> None:
-    assert set(STYLE) == set(METHODS)
-    assert len({colour for colour, _ in STYLE.values()}) == len({marker for _, marker in STYLE.values()}) == 8
+    looks = [style(name)[:2] for name in RULES]
+    assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == len(RULES)
 
 
 def test_frontier_puts_each_method_at_its_cost_and_success(tables: Frames) -> None:
@@ -45,7 +46,7 @@ def test_frontier_puts_each_method_at_its_cost_and_success(tables: Frames) -> No
     axes = frontier(long, "noisy").axes[0]
     points = {container.get_label(): container.lines[0].get_xydata()[0] for container in axes.containers}
     noisy = tables.episodes[tables.episodes["condition"] == "noisy"].groupby("method")
-    assert set(points) == set(METHODS)
+    assert set(points) == set(RULES)
     for method, (x, y) in points.items():
         rows = noisy.get_group(method)
         assert (x, y) == pytest.approx((rows["cost"].mean(), rows["success"].mean()))

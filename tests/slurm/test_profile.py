@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r2v_assets.slurm.profile import DEFAULTS, load_profile, seconds
+from r2v_assets.slurm.profile import load_profile, seconds
 from r2v_assets.slurm.script import Job, job_script
 from r2v_core.errors import R2VError
 from r2v_core.runs.stage import Stage
@@ -86,14 +86,31 @@ assets:
     assert profile.resources("report").where == "local"
 
 
-def test_every_asset_has_defaults(tmp_path: Path) -> None:
+def test_what_assets_ask_for_unless_a_profile_says_otherwise(tmp_path: Path) -> None:
     profile = load_profile("mine", write(tmp_path, "shared: /x"))
-    assert {asset: profile.resources(asset).gpus for asset in ("task_suite", "bc_policy", "verifier")} == {
-        "task_suite": 0,
-        "bc_policy": DEFAULTS["bc_policy"]["gpus"],
-        "verifier": 1,
+    asked = {asset: profile.resources(asset) for asset in BY_ASSET}
+    assert {
+        asset: (r.gpus, r.time) for asset, r in asked.items() if r.where == "slurm" and "ablation" not in asset
+    } == {
+        "task_suite": (0, "04:00:00"),
+        "trajectory_run": (1, "24:00:00"),
+        "perturbed_dataset": (0, "04:00:00"),
+        "bc_policy": (2, "48:00:00"),
+        "verifier": (1, "12:00:00"),
+        "candidates": (1, "24:00:00"),
+        "dpo_policy": (2, "24:00:00"),
+        "router_features": (1, "12:00:00"),
+        "router": (1, "04:00:00"),
+        "evaluation_clean": (1, "24:00:00"),
+        "evaluation_noisy": (1, "24:00:00"),
     }
-    assert all(profile.resources(asset) for asset in BY_ASSET)
+    assert {(r.gpus, r.time) for asset, r in asked.items() if "ablation" in asset} == {(1, "48:00:00")}
+    assert {asset for asset, r in asked.items() if r.where == "local"} == {"result_tables", "report"}
+
+
+def test_a_stage_can_not_leave_out_what_its_job_asks_for() -> None:
+    with pytest.raises(TypeError, match="'resources'"):
+        Stage(name="x", asset="x", function="m:run", title="X", group="data", kinds=())  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
