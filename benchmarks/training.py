@@ -70,9 +70,7 @@ def ours(
     """Seconds for all optimiser steps but the first."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        train_bc(
-            examples, renderer, slm, lora, bc, cache, TrainingRun(Path(folder), "b", "train_bc", 1, clock, "disabled")
-        )
+        train_bc(examples, renderer, slm, lora, bc, cache, TrainingRun(Path(folder), "b", "train_bc", 1, clock))
     return clock.times[-1] - clock.times[0]
 
 

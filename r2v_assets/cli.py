@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from r2v_core import __version__
 from r2v_core.benchmarks import survey
 from r2v_core.benchmarks.swebench.cli import swebench_app
 from r2v_core.console import Json, print_json, print_table
@@ -22,8 +23,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"r2v {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
     """R2V: teach a small language model when to ask for help."""
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from r2v_core.config.former import former, former_key, former_leaves
+
 _SHOWN = 80
 """Characters of a value that a message quotes."""
 
@@ -53,7 +55,8 @@ def explain(error: ValidationError, keys: dict[str, dict[str, Any]], prefix: str
         if dotted not in keys and "anyOf" in keys.get(above, {}):  # pydantic names the alternative it tried
             dotted = above
         if detail["type"] == "extra_forbidden" or detail["loc"][-1:] == ("[key]",):
-            problems[dotted] = unknown_key(dotted, keys)
+            for leaf in former_leaves(dotted, detail["input"]):
+                problems[leaf] = unknown_key(leaf, keys)
         elif detail["type"] == "missing":
             problems[dotted] = f"missing; expected {expected(keys.get(dotted, {}))}"
         elif (known := _generic(re.sub(r"\[\d+\]$", "", dotted))) in keys and detail["type"] not in _OWN_WORDS:
@@ -62,6 +65,8 @@ def explain(error: ValidationError, keys: dict[str, dict[str, Any]], prefix: str
             problems[dotted] = f"{shown(detail['input'])} is not possible; expected {expected(node)}" + (
                 f" ({meaning})" if meaning else ""
             )
+            if "properties" in node and dotted in former("keys"):
+                problems[dotted] += f". As in the R2V scripts? Then {former('keys')[dotted].sentence()}"
         else:
             problems[dotted] = f"{shown(detail['input'])} is not possible: {detail['msg']}"
     return problems
@@ -83,7 +88,12 @@ def shown(value: Any) -> str:
 
 
 def unknown_key(dotted: str, keys: dict[str, dict[str, Any]]) -> str:
-    """Say that a key is unknown, and which one may be meant: a sibling, or the same name in another section."""
+    """Say that a key is unknown, and which one may be meant: what it was in the R2V scripts, a sibling, or the same
+    name in another section.
+    """
+    of_config = "training" in keys  # other schemas are explained here too
+    if of_config and (known := former_key(dotted)) is not None:
+        return f"a key of the R2V scripts; {known.sentence()}"
     parent, _, name = _generic(dotted).rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == parent}
     guesses = [siblings[close] for close in difflib.get_close_matches(name, siblings, n=1)]

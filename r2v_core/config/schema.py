@@ -252,7 +252,11 @@ class TrainingConfig(Section):
     verifier: VerifierConfig = Field(default_factory=VerifierConfig)
     dpo: DPOConfig = Field(default_factory=DPOConfig)
     router: RouterConfig = Field(default_factory=RouterConfig)
-    wandb: Literal["disabled", "offline", "online"] = Field("disabled", description="losses only, never a prompt")
+    wandb: Literal["disabled", "offline", "online"] = Field(
+        "disabled", description="Weights & Biases: losses only, never a prompt; WANDB_MODE wins"
+    )
+    wandb_project: str = Field("r2v", description="W&B project; WANDB_PROJECT wins")
+    wandb_entity: str | None = Field(None, description="W&B user or team; WANDB_ENTITY wins; null: your default one")
 
 
 class CandidatesConfig(Section):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from r2v_core.errors import R2VError
+from r2v_core.config.former import former
+from r2v_core.errors import R2VError, nearest
 from r2v_core.runs.spec import StageSpec
 from r2v_core.stages.table import get_stage
 
@@ -20,6 +21,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     command = " ".join(stage.command)
     parser = argparse.ArgumentParser(
         prog=f"python -m {command}",
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{stage.title}.\n\nMakes the asset '{stage.asset}'. Reads: {needs}.\n"
         f"Config sections that decide the result: {', '.join(stage.sections) or 'none'}.",
@@ -63,6 +65,34 @@ The same command after a crash or kill takes the interrupted run up again. exit 
     return parser
 
 
+def _parse(stage: str, argv: Sequence[str]) -> argparse.Namespace:
+    """The command line of a stage.
+
+    Raises:
+        R2VError: a line for each option or argument that no stage has, with what stands for it where the R2V scripts
+            have it.
+    """
+    parser = _parser(stage)
+    args, left = parser.parse_known_args(argv)
+    known = [option for action in parser._actions for option in action.option_strings]
+    problems, former_options = [], former("options")
+    for word in left:
+        option = word.partition("=")[0]
+        if option in former_options:
+            problems.append(f"{option}: an option of the R2V scripts; {former_options[option].sentence('')}")
+        elif word.startswith("-"):
+            problems.append(f"unknown option {option}.{nearest(option, known)}")
+        elif problems:
+            pass  # the value of an unknown option
+        elif "--resume" in argv:
+            problems.append(f"--resume {word}: --resume takes no path; {former_options['--resume'].sentence('')}")
+        else:
+            problems.append(f"'{word}' belongs to no option; see --help")
+    if problems:
+        raise R2VError("\n".join(problems))
+    return args
+
+
 def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
     if args.spec is not None:
         try:
@@ -94,11 +124,14 @@ def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
 
 def main(stage: str, argv: Sequence[str] | None = None) -> int:
     """Plan and run one stage; returns the exit status."""
-    args = _parser(stage).parse_args(argv)
     from r2v_core.runs import processes
     from r2v_core.runs.reporting import open_reporter
     from r2v_core.stages.runner import execute, exit_with, help_out
 
+    try:
+        args = _parse(stage, sys.argv[1:] if argv is None else argv)
+    except R2VError as error:
+        return exit_with(error)
     try:
         spec = processes.from_main(lambda: _plan(stage, args))
         if processes.is_main():

@@ -12,11 +12,10 @@ from r2v_core.training.bc import Example, make_examples, train_bc
 from r2v_core.training.common import (
     ADAPTER,
     LOG_NAME,
-    TrainingRun,
     adapter_digest,
-    check_wandb,
     clear_checkpoints,
     is_main_process,
+    training_run,
 )
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
@@ -27,7 +26,7 @@ CURVE = "loss.png"
 def run(ctx: StageContext) -> StageResult:
     """Train the BC adapter; resumable from its checkpoints."""
     config = ctx.config.training
-    check_wandb(config.wandb)
+    training = training_run(ctx)
     renderer = Renderer(
         load_tokenizer(ctx.config.slm, ctx.cache), ctx.config.slm, instructions_of(ctx.partition.benchmark)
     )
@@ -38,7 +37,6 @@ def run(ctx: StageContext) -> StageResult:
         f"{len(examples)} examples from {len(clean)} clean and {len(perturbed)} perturbed episodes; "
         f"{config.bc.max_steps} steps of {config.bc.batch_size * config.bc.grad_accumulation}"
     )
-    training = TrainingRun(ctx.run_dir, ctx.spec.run_id, "train_bc", ctx.seed, ctx.report, config.wandb)
     log = train_bc(examples, renderer, ctx.config.slm, config.lora, config.bc, ctx.cache, training)
     counts = _counts(examples, log)
     if is_main_process():

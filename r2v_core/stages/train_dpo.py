@@ -15,11 +15,10 @@ from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.training.common import (
     ADAPTER,
     LOG_NAME,
-    TrainingRun,
     adapter_digest,
-    check_wandb,
     clear_checkpoints,
     is_main_process,
+    training_run,
 )
 from r2v_core.training.consistency import make_twins
 from r2v_core.training.curves import draw_curves
@@ -36,7 +35,7 @@ def run(ctx: StageContext) -> StageResult:
     config = ctx.config.training
     if config.dpo.max_steps == 0:
         return _unchanged(ctx)
-    check_wandb(config.wandb)
+    training = training_run(ctx)
     rows = list(JsonlStore(ctx.inputs["candidates"].artifact("candidates"), CandidateRow))
     pairs = make_pairs(rows, ctx.config.candidates.rank_by, ctx.seed)
     renderer = Renderer(
@@ -56,7 +55,7 @@ def run(ctx: StageContext) -> StageResult:
         ctx.inputs["policy"].artifact("adapter"),
         config.dpo,
         ctx.cache,
-        TrainingRun(ctx.run_dir, ctx.spec.run_id, "train_dpo", ctx.seed, ctx.report, config.wandb),
+        training,
     )
     counts = {"states": len(rows), "consistency_pairs": len(twins), **_counts(pairs, log)}
     if is_main_process():

@@ -14,11 +14,10 @@ from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.training.common import (
     ADAPTER,
     LOG_NAME,
-    TrainingRun,
     adapter_digest,
-    check_wandb,
     clear_checkpoints,
     is_main_process,
+    training_run,
 )
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
@@ -30,7 +29,7 @@ CURVE = "loss.png"
 def run(ctx: StageContext) -> StageResult:
     """Train the verifier; resumable from its checkpoints."""
     config = ctx.config.training
-    check_wandb(config.wandb)
+    run_ = training_run(ctx)
     renderer = Renderer(
         load_tokenizer(ctx.config.slm, ctx.cache), ctx.config.slm, instructions_of(ctx.partition.benchmark)
     )
@@ -40,7 +39,6 @@ def run(ctx: StageContext) -> StageResult:
         raise R2VError("no state of the training episodes has a label; raise collection.alternatives and collect again")
     training, held_out = split_by_template(found, config.verifier.validation_share, ctx.seed)
     ctx.report.log(f"{len(training)} states to train on, {len(held_out)} held out by template")
-    run_ = TrainingRun(ctx.run_dir, ctx.spec.run_id, "train_verifier", ctx.seed, ctx.report, config.wandb)
     log, metrics = train_verifier(
         training, held_out, renderer, ctx.config.slm, config.lora, config.verifier, ctx.cache, run_
     )

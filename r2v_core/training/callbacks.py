@@ -1,4 +1,4 @@
-"""Trainer callbacks: the training log, progress, whole checkpoints, W&B scalars."""
+"""Trainer callbacks: the training log, progress, whole checkpoints, scalars for TensorBoard and W&B."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from r2v_core.config.schema import OptimConfig
 from r2v_core.errors import R2VError
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.training.common import COMPLETE, LOG_NAME, TrainingRun, is_main_process
+from r2v_core.training.tracking import TENSORBOARD
 
 _SKIPPED = frozenset({"total_flos", "epoch", "num_tokens"})
 
@@ -72,23 +73,57 @@ class CheckpointComplete(TrainerCallback):
             write_atomic(folder / COMPLETE, json.dumps({"step": state.global_step}) + "\n")
 
 
+class TensorBoardScalars(TrainerCallback):
+    """Losses and learning rates as TensorBoard event files, readable while training goes on."""
+
+    def __init__(self, run: TrainingRun, optim: OptimConfig) -> None:
+        self._folder = run.run_dir / TENSORBOARD
+        self._writer: Any = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A resumed training hides what an earlier attempt wrote beyond its checkpoint."""
+        if is_main_process():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder), purge_step=state.global_step + 1, flush_secs=10)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Pass a logging step's numbers on."""
+        if self._writer is not None and logs and "loss" in logs:
+            for name, value in scalars(logs).items():
+                self._writer.add_scalar(name, value, state.global_step)
+
+    def close(self) -> None:
+        """Write what is left; safe to call when there is none."""
+        if self._writer is not None:
+            self._writer.close()
+
+
 class WandbScalars(TrainerCallback):
     """Losses and learning rates to W&B; never text, code or console output."""
 
     def __init__(self, run: TrainingRun, optim: OptimConfig) -> None:
         self._wandb: Any = None
-        if not is_main_process():
+        if run.wandb.mode == "disabled" or not is_main_process():
             return
         import wandb
 
         try:
             self._wandb = wandb.init(
-                project="r2v",
+                project=run.wandb.project,
+                entity=run.wandb.entity,
                 id=run.run_id,
                 name=run.run_id,
                 group=run.stage,
                 dir=str(run.run_dir),
-                mode=run.wandb,
+                mode=run.wandb.mode,
                 resume="allow",
                 config=optim.model_dump(mode="json"),
                 settings=wandb.Settings(
@@ -96,7 +131,9 @@ class WandbScalars(TrainerCallback):
                 ),
             )
         except wandb.errors.Error as error:
-            raise R2VError(f"training.wandb: {run.wandb}: W&B refused ({error}); use offline or disabled") from error
+            raise R2VError(
+                f"training.wandb: {run.wandb.mode}: W&B refused ({error}); use offline or disabled"
+            ) from error
 
     def on_log(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from r2v_core.digest import derive_seed, digest_file, digest_of
 from r2v_core.errors import R2VError
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.reporting import Reporter
+from r2v_core.runs.spec import StageContext
+from r2v_core.training.tracking import Wandb, wandb_settings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -41,12 +43,22 @@ class TrainingRun:
     stage: str
     seed: int
     report: Reporter
-    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    wandb: Wandb = field(default_factory=Wandb)
 
     @property
     def torch_seed(self) -> int:
         """The seed of torch, numpy and random: 31 bits, because numpy takes no more than 32."""
         return derive_seed(self.seed, self.stage) % (1 << 31)
+
+
+def training_run(ctx: StageContext) -> TrainingRun:
+    """The training that a stage is about to do.
+
+    Raises:
+        R2VError: if W&B is asked for and can't be used.
+    """
+    tracking = wandb_settings(ctx.config.training)
+    return TrainingRun(ctx.run_dir, ctx.spec.run_id, ctx.spec.stage, ctx.seed, ctx.report, tracking)
 
 
 def world_size() -> int:
@@ -222,11 +234,11 @@ def train(trainer: Trainer, run: TrainingRun, optim: OptimConfig) -> list[dict[s
     """Train to the end, from the newest whole checkpoint if there is one, and return the training log.
 
     Raises:
-        R2VError: if the loss stops being a number, or W&B is asked for and can't be used.
+        R2VError: if the loss stops being a number, or W&B refuses the run.
     """
     from transformers import PrinterCallback
 
-    from r2v_core.training.callbacks import CheckpointComplete, TrainingLog, WandbScalars
+    from r2v_core.training.callbacks import CheckpointComplete, TensorBoardScalars, TrainingLog, WandbScalars
 
     resume = prepare_checkpoints(run.run_dir)
     if resume:
@@ -234,30 +246,11 @@ def train(trainer: Trainer, run: TrainingRun, optim: OptimConfig) -> list[dict[s
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingLog(run))
     trainer.add_callback(CheckpointComplete())
-    wandb = WandbScalars(run, optim) if run.wandb != "disabled" else None
-    if wandb:
-        trainer.add_callback(wandb)
-    try:
+    with ExitStack() as trackers:
+        for tracker in (TensorBoardScalars, WandbScalars):
+            trainer.add_callback(trackers.enter_context(closing(tracker(run, optim))))
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    finally:
-        if wandb:
-            wandb.close()
     return read_log(run.run_dir / LOG_NAME)
-
-
-def check_wandb(mode: str) -> None:
-    """Refuse W&B online without a key, before any work.
-
-    Raises:
-        R2VError: if ``mode`` is 'online' and ``WANDB_API_KEY`` is not set.
-    """
-    import os
-
-    if mode == "online" and not os.environ.get("WANDB_API_KEY"):
-        raise R2VError(
-            "training.wandb: online needs WANDB_API_KEY in the environment; set it, or use offline (upload later "
-            "with 'wandb sync') or disabled"
-        )
 
 
 def clear_checkpoints(run_dir: Path) -> None:

@@ -82,6 +82,8 @@ def context(root: Path, rows: list[RouterRow], **router: object) -> StageContext
     spec = StageSpec(
         stage="train_router",
         partition="textworld:expert|1",
+        provider="env",
+        model="expert",
         run_id="r",
         run_dir=str(out),
         project=str(root),

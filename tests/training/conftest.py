@@ -190,6 +190,8 @@ def context(
         spec = StageSpec(
             stage=stage,
             partition="textworld:expert|1",
+            provider="env",
+            model="expert",
             run_id=name,
             run_dir=str(run_dir),
             project=str(tmp_path),

@@ -174,7 +174,8 @@ def test_wandb_offline_stays_in_the_run_directory_and_holds_no_prompt(context: C
     stage.run(ctx)
     files = [path for path in (ctx.run_dir / "wandb").rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
-    for path in files:
+    assert any(path.name.startswith("events.out.tfevents") for path in (ctx.run_dir / "tensorboard").iterdir())
+    for path in [*files, *(ctx.run_dir / "tensorboard").iterdir()]:
         content = path.read_bytes()
         assert b"There is a" not in content and b"You play a text game" not in content, path
 

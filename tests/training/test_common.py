@@ -6,18 +6,15 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r2v_core.config.schema import OptimConfig
-from r2v_core.errors import R2VError
 from r2v_core.training.common import (
     CHECKPOINTS,
     COMPLETE,
     LOG_NAME,
     arrange,
-    check_wandb,
     last_checkpoint,
     prepare_checkpoints,
     read_log,
@@ -80,16 +77,6 @@ def test_without_a_checkpoint_the_log_starts_anew(tmp_path: Path) -> None:
     (tmp_path / LOG_NAME).write_text('{"step": 1, "loss": 1.0}\n')
     assert prepare_checkpoints(tmp_path) is None
     assert read_log(tmp_path / LOG_NAME) == []
-
-
-def test_wandb_online_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    check_wandb("disabled")
-    check_wandb("offline")
-    with pytest.raises(R2VError, match=r"training.wandb: online needs WANDB_API_KEY"):
-        check_wandb("online")
-    monkeypatch.setenv("WANDB_API_KEY", "x")
-    check_wandb("online")
 
 
 def test_curve_is_a_png_even_where_a_key_is_missing(tmp_path: Path) -> None:
