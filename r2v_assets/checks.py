@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from r2v_assets.dagster_adapter import failed_checks
 from r2v_assets.inputs import materialised_run
 from r2v_assets.project import root
 from r2v_core.config.schema import PathsConfig
@@ -15,10 +16,14 @@ from r2v_core.errors import R2VError
 from r2v_core.runs.directories import find_runs
 from r2v_core.runs.manifest import read_manifest
 from r2v_core.runs.spec import UpstreamRun
-from r2v_core.stages.table import get_stage
+from r2v_core.runs.stage import Stage
+from r2v_core.stages.table import STAGES, get_stage
 
 if TYPE_CHECKING:
     from r2v_core.stages.checks import Finding
+
+BLOCKING = frozenset({"no_template_leakage", "trained_on_train_split", "traces_complete", "table_matches_traces"})
+"""Checks of validity: results made from a run that fails one would be wrong, so nothing downstream starts from it."""
 
 CHECKS: tuple[tuple[str, str, dg.AssetCheckSeverity], ...] = (
     ("task_suite", "no_template_leakage", dg.AssetCheckSeverity.ERROR),
@@ -41,7 +46,7 @@ DESCRIPTIONS = {
     "trained_on_train_split": "No training episode is of a template that the partition's task suite holds out.",
     "verifier_labels_balanced": "Both classes of both heads make up at least 5 % of the labels.",
     "router_not_degenerate": "The router is neither constant nor the entropy rule under another name.",
-    "traces_complete": "Every method played every test task under every seed, every step is traced.",
+    "traces_complete": "Each method × task × seed of the recorded design is there, traced; errors count as failed.",
     "table_matches_traces": "Success rates of the main table, recounted from the step traces.",
 }
 
@@ -49,7 +54,7 @@ DESCRIPTIONS = {
 def make_check(asset: str, name: str, severity: dg.AssetCheckSeverity) -> dg.AssetChecksDefinition:
     """The check of one asset; reads the run of the partition that the present Dagster run is about."""
 
-    @dg.asset_check(asset=asset, name=name, description=DESCRIPTIONS[name])
+    @dg.asset_check(asset=asset, name=name, description=DESCRIPTIONS[name], blocking=name in BLOCKING)
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         if not context.has_partition_key:
             raise dg.Failure("checks look at one partition; run them by materialising it", allow_retries=False)
@@ -82,6 +87,9 @@ def _finding(name: str, directory: Path, suite: Path | None) -> "Finding":
         paths = {item.role: root() / item.path for item in run.manifest.inputs}
         data = {role: UpstreamRun(path, read_manifest(path)) for role, path in paths.items()}
         return checks.trained_on_train_split(run, data, _suite(run, suite))
+    if name == "traces_complete":
+        played = next(root() / item.path for item in run.manifest.inputs if item.role == "tasks")
+        return checks.traces_complete(run, UpstreamRun(played, read_manifest(played)))
     function: Callable[[UpstreamRun], checks.Finding] = getattr(checks, name)
     return function(run)
 
@@ -96,6 +104,23 @@ def _suite(run: UpstreamRun, materialised: Path | None) -> UpstreamRun:
     if not found:
         raise R2VError(f"no task suite of {manifest.partition} on disk to compare with; materialise task_suite")
     return found[0]
+
+
+def refuse_failed_inputs(instance: dg.DagsterInstance, stage: Stage, partition: str) -> None:
+    """Stop before work that would build on an input which failed a blocking check in an earlier Dagster run.
+
+    Within one run Dagster itself skips what is downstream of a failed blocking check.
+
+    Raises:
+        R2VError: naming the input, the check, and what to do.
+    """
+    for upstream in {STAGES[name].asset for _, name in stage.inputs}:
+        blocking = [name for asset, name, _ in CHECKS if asset == upstream and name in BLOCKING]
+        for check, said in failed_checks(instance, upstream, blocking, partition).items():
+            raise R2VError(
+                f"{upstream} of {partition} failed its check '{check}' ({said}), so '{stage.asset}' does not start "
+                f"from it; mend the cause and materialise {upstream} again"
+            )
 
 
 ASSET_CHECKS = [make_check(*row) for row in CHECKS]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.errors import DagsterUserCodeProcessError
-from dagster_shared.error import SerializableErrorInfo
+
+from r2v_assets.dagster_adapter import ElsewhereError
+from r2v_core.errors import R2VError, TransientError
+
+RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
+"""For failures that may pass: a process that was killed, a connection that was lost. The run is taken up where it
+stopped. Everything else fails at once (``allow_retries=False``)."""
 
 
-class _ElsewhereError(DagsterUserCodeProcessError):
-    """An error that happened in another process. Dagster shows such an error as it is given here."""
-
-    def __init__(self, message: str) -> None:
-        shown = SerializableErrorInfo(message=message + "\n", stack=[], cls_name="StageFailure")
-        super().__init__(message, user_code_process_error_infos=[shown])
-
-
-class StageFailure(dg.Failure, _ElsewhereError):
+class StageFailure(dg.Failure, ElsewhereError):
     """A stage failed, or could not be planned. Takes what :class:`dagster.Failure` takes."""
+
+
+def stage_failure(error: R2VError) -> StageFailure:
+    """The failure of an asset for an error that its user can read."""
+    return StageFailure(str(error), allow_retries=isinstance(error, TransientError))

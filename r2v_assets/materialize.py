@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.execution.plan.objects import ErrorSource
 from rich.console import Console
 
+from r2v_assets.checks import BLOCKING
+from r2v_assets.dagster_adapter import DATA_VERSION_TAG, interrupted, materialize_here
 from r2v_assets.inputs import materialised_run, upstream_runs
 from r2v_assets.instance import open_instance
 from r2v_assets.jobs import stage_run_config
 from r2v_assets.metadata import run_metadata
-from r2v_assets.project import root
+from r2v_assets.project import root, workspace_file
 from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
@@ -105,7 +106,7 @@ def _tell_dagster(instance: dg.DagsterInstance, stage: Stage, partition: Partiti
             stage.asset,
             partition=partition.key,
             metadata=run_metadata(run.manifest, run.directory),
-            tags={"dagster/data_version": run.manifest.digest},
+            tags={DATA_VERSION_TAG: run.manifest.digest},
         )
     )
 
@@ -115,26 +116,29 @@ def _materialize_one(
 ) -> None:
     from r2v_assets.definitions import defs
 
-    result = defs.resolve_job_def("full_pipeline").execute_in_process(
-        instance=instance,
+    result = materialize_here(
+        defs,
+        stage.asset,
+        instance,
+        workspace_file(),
         partition_key=partition.key,
-        asset_selection=[dg.AssetKey(stage.asset)],
         run_config={
             **stage_run_config([stage.asset], settings),
             "resources": {"compute": {"config": {"echo": True}}},
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
         tags={LAUNCHER_TAG: str(os.getpid())},
-        raise_on_error=False,
     )
     for event in result.all_events:
         if event.is_step_failure and event.step_key == stage.asset:
-            if event.step_failure_data.error_source == ErrorSource.INTERRUPT:
+            if interrupted(event):
                 raise KeyboardInterrupt
             raise R2VError(failure_text(event))
     for check in result.get_asset_check_evaluations():
         if not check.passed:
             console.print(f"      [yellow]check {check.check_name}:[/] {check.description}")
+        if not check.passed and check.check_name in BLOCKING:
+            raise R2VError(f"{stage.asset} failed its check '{check.check_name}': {check.description}")
     if not result.success:
         broken = next(event for event in result.all_events if event.is_step_failure)
         console.print(f"      [yellow]{broken.step_key} could not be evaluated:[/] {failure_text(broken)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from r2v_assets.failure import StageFailure
+from r2v_core.errors import TransientError
 from r2v_core.runs.locks import is_alive
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
 from r2v_core.runs.spec import StageSpec
@@ -43,7 +44,7 @@ def outcome(spec: StageSpec, exit_code: int, last_lines: Sequence[str]) -> RunMa
             "exit_status": exit_code,
             "last_lines": dg.MetadataValue.md("```\n" + "\n".join(last_lines) + "\n```"),
         },
-        allow_retries=exit_code < 0,
+        allow_retries=exit_code < 0 or exit_code == TransientError.STATUS,
     )
 
 

@@ -14,6 +14,12 @@ def root() -> Path:
     return found if (found / DEFAULT_PATH).is_file() else Path(__file__).resolve().parents[1]
 
 
+def workspace_file() -> Path:
+    """The file that names the project's code location to webserver and daemon."""
+    own = root() / "workspace.yaml"
+    return own if own.is_file() else Path(__file__).resolve().parents[1] / "workspace.yaml"
+
+
 def experiments() -> dict[str, Experiment]:
     """The project's experiments, '<benchmark>:<teacher>' → config and seeds."""
     return load_experiments(root() / DEFAULT_PATH)

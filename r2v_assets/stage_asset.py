@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from pydantic import Field
 
+from r2v_assets.checks import refuse_failed_inputs
 from r2v_assets.choice import pool_name
 from r2v_assets.compute.base import StageCompute
-from r2v_assets.failure import StageFailure
+from r2v_assets.dagster_adapter import DATA_VERSION_TAG
+from r2v_assets.failure import RETRY, stage_failure
 from r2v_assets.inputs import materialised_run, upstream_runs
 from r2v_assets.metadata import run_metadata
 from r2v_assets.partitions import PARTITIONS, check_partition
 from r2v_assets.project import experiments, root
 from r2v_assets.registry import RegistryResource
+from r2v_assets.run_config import refuse_unused_config
 from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
@@ -64,19 +66,22 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         deps=list(dict.fromkeys(STAGES[upstream].asset for _, upstream in stage.inputs)),
         op_tags={"r2v/stage": stage.name},
         pool=pool_name(),
+        retry_policy=RETRY,
     )
     def asset(
         context: dg.AssetExecutionContext, config: StageConfig, compute: StageCompute, registry: RegistryResource
     ) -> dg.MaterializeResult:
         try:
+            refuse_unused_config(context.run)
             partition = check_partition(context.partition_key, experiments())
             loaded = load_stage_config(partition, config.config, config.overrides)
             work = Work(context, partition, loaded, config, compute, registry)
             if any(upstream == MADE_ON_DEMAND for _, upstream in stage.inputs):
                 work.make_task_suite()
+            refuse_failed_inputs(context.instance, stage, partition.key)
             manifest, run_dir = work.run(stage, config.run_id)
         except R2VError as error:
-            raise StageFailure(str(error), allow_retries=False) from None
+            raise stage_failure(error) from None
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest.digest), metadata=run_metadata(manifest, run_dir)
         )
@@ -97,6 +102,7 @@ class Work:
 
     def run(self, stage: Stage, run_id: str | None) -> tuple[RunManifest, Path]:
         """Plan a stage, run it, and register the run however it ended."""
+        resume = self.config.resume or self.context.retry_number > 0  # a retry goes on with what the first try has
         spec = plan(
             stage.name,
             self.partition,
@@ -107,11 +113,11 @@ class Work:
                 self.context.instance, stage, self.partition.key, merged_roles(stage, self.loaded.config)
             ),
             run_id=run_id,
-            resume=self.config.resume,
+            resume=resume,
             tags=self.config.tags,
             notes=self.config.notes,
         )
-        if self.config.resume:
+        if resume:
             spec = self.compute.adopt(self.context, spec)
         try:
             return self.compute.run(self.context, spec), Path(spec.run_dir)

@@ -14,6 +14,13 @@ class R2VError(Exception):
     """
 
 
+class TransientError(R2VError):
+    """A problem that may pass by itself, such as a lost connection; the orchestrator tries again."""
+
+    STATUS = 69
+    """Exit status of a stage (EX_UNAVAILABLE of sysexits.h)."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or the list of known names."""
     known = sorted(known)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from r2v_assets.slurm.profile import Login as LoginConfig
-from r2v_core.errors import R2VError
+from r2v_core.errors import R2VError, TransientError
 
 CONNECT_S = 15
 _MARK = "r2v-answer:"
@@ -25,7 +25,7 @@ _KEPT = ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "TERM", "TMPDIR", "
 """Variables of Dagster's own environment that commands and jobs get on a local login node."""
 
 
-class UnreachableError(R2VError):
+class UnreachableError(TransientError):
     """The login node can't be reached. Nothing is known about jobs then."""
 
 

@@ -8,12 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from r2v_core.agent.rules.table import evaluated_methods
 from r2v_core.benchmarks.base import Task
-from r2v_core.config.schema import EvaluationConfig
+from r2v_core.config.schema import EvaluationConfig, SeedsConfig
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.parquet import read_parquet
 from r2v_core.runs.spec import UpstreamRun
+from r2v_core.stages.design import planned_cells
 from r2v_core.trajectory import Episode
 
 MIN_TEACHER_SUCCESS = 0.9
@@ -132,35 +132,54 @@ def router_not_degenerate(run: UpstreamRun) -> Finding:
     )
 
 
-def traces_complete(run: UpstreamRun) -> Finding:
-    """Every method played every test task under every seed, and every step of it is traced."""
-    config = run.manifest.config
-    methods = set(evaluated_methods(EvaluationConfig.model_validate(config["evaluation"])))
-    noisy = run.manifest.stage == "evaluate_noisy"
-    streams = config["perturbations"]["seeds"]["test"] if noisy else config["evaluation"]["clean_seeds"]
-    played: dict[tuple[str, object], set[str]] = defaultdict(set)
-    untraced: list[str] = []
+def traces_complete(run: UpstreamRun, suite: UpstreamRun) -> Finding:
+    """Every episode of the recorded design is there once, with its whole trace, and none that is not in it.
+
+    The design is what the run's manifest says (methods, seeds) and the test tasks of the suite that it read. An episode
+    that ended in an error (``metadata["error"]``) is there, traced as far as it came, and counts as failed.
+
+    Args:
+        run: an evaluation.
+        suite: the task suite it played.
+    """
+    config, noisy = run.manifest.config, run.manifest.stage == "evaluate_noisy"
+    cells = planned_cells(
+        "noisy" if noisy else "clean",
+        [task for task in JsonlStore(suite.artifact("tasks"), Task) if task.split == "test"],
+        EvaluationConfig.model_validate(config["evaluation"]),
+        SeedsConfig.model_validate(config["perturbations"]["seeds"]),
+        run.manifest.seed,
+    )
+    design = {(cell.task.task_id, cell.replicate if cell.z is None else cell.z, cell.method) for cell in cells}
     episodes = _episodes(run)
-    for episode in episodes:
-        method = episode.metadata["method"]
-        played[(episode.task_id, episode.perturbation_seed if noisy else episode.metadata["replicate"])].add(method)
-        if not _traced(episode, method):
-            untraced.append(episode.episode_id)
-    n, tasks = len(episodes), {task for task, _ in played}
-    expected = len(tasks) * streams * len(methods)
-    facts = {"episodes": n, "expected": expected, "tasks": len(tasks), "untraced": len(untraced)}
-    if untraced:
-        return Finding(False, f"steps without their decision in {', '.join(untraced[:SHOWN])}", facts)
-    if n != expected or n != run.manifest.n_episodes or any(found != methods for found in played.values()):
-        return Finding(False, f"{n} episodes where {expected} belong: a method missed a task or seed", facts)
-    return Finding(True, f"{n} episodes, every step with its decision", facts)
+    played = Counter(
+        (e.task_id, e.perturbation_seed if noisy else e.metadata["replicate"], e.metadata["method"]) for e in episodes
+    )
+    wrong = {
+        "missing": sorted(map(str, design - played.keys())),
+        "not in the design": sorted(map(str, played.keys() - design)),
+        "played more than once": sorted(str(cell) for cell, n in played.items() if n > 1),
+        "steps without their decision in": [e.episode_id for e in episodes if not _traced(e)],
+        "ended in an error and counted as solved": [e.episode_id for e in episodes if _error(e) and e.success],
+    }
+    errors = sum(_error(episode) for episode in episodes)
+    facts: dict[str, float] = {"episodes": len(episodes), "expected": len(design), "errors": errors}
+    found = [f"{len(which)} {what}: {', '.join(which[:SHOWN])}" for what, which in wrong.items() if which]
+    if found or not design:
+        return Finding(False, "; ".join(found) or "the design holds no episode", facts)
+    ended = f", {errors} ended in an error and count as failed" if errors else ""
+    return Finding(True, f"all {len(design)} episodes of the design, every step with its decision{ended}", facts)
 
 
-def _traced(episode: Episode, method: str) -> bool:
-    return bool(episode.steps) and all(
+def _error(episode: Episode) -> bool:
+    return bool(episode.metadata.get("error"))
+
+
+def _traced(episode: Episode) -> bool:
+    return (bool(episode.steps) or _error(episode)) and all(
         step.index == i
         and step.decision is not None
-        and step.decision.method == method
+        and step.decision.method == episode.metadata["method"]
         and (step.actor == "teacher" or step.decision.chosen is not None)
         for i, step in enumerate(episode.steps)
     )

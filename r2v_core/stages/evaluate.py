@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from r2v_core.agent.loop import Job
 from r2v_core.agent.rules.table import evaluated_methods, make_rules
 from r2v_core.models.router import Router
-from r2v_core.perturbations import seeds_for
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.spec import StageContext, StageResult
+from r2v_core.stages.design import Condition, planned_cells
 from r2v_core.stages.episodes import finish_episodes, record_episodes
 from r2v_core.stages.rollouts import routed_player
 from r2v_core.stages.task_suite import read_tasks
 from r2v_core.stages.teaching import count_usage
 from r2v_core.trajectory import Episode
 
-Condition = Literal["clean", "noisy"]
-
 
 def plan_jobs(ctx: StageContext, condition: Condition) -> list[Job]:
-    """Every test task × perturbation seed (or replicate, where clean) × method.
-
-    Methods stand side by side for one task and seed, so that they meet their shared contexts at the same time.
-    """
-    evaluation = ctx.config.evaluation
-    streams: list[tuple[int | None, int, str]]
-    if condition == "noisy":
-        streams = [(z, 0, f"z{z}") for z in seeds_for("test", ctx.config.perturbations.seeds, ctx.seed)]
-    else:
-        streams = [(None, r, f"r{r}") for r in range(evaluation.clean_seeds)]
+    """The episodes to play, in the order of the design."""
+    tasks, config = read_tasks(ctx.inputs["tasks"], "test"), ctx.config
     return [
         Job(
-            f"{method}~{condition}~{name}~{task.task_id}",
-            task,
-            z=z,
-            replicate=replicate,
-            method=method,
-            metadata={"method": method, "condition": condition, "replicate": replicate},
+            f"{cell.method}~{condition}~{cell.stream}~{cell.task.task_id}",
+            cell.task,
+            z=cell.z,
+            replicate=cell.replicate,
+            method=cell.method,
+            metadata={"method": cell.method, "condition": condition, "replicate": cell.replicate},
         )
-        for z, replicate, name in streams
-        for task in read_tasks(ctx.inputs["tasks"], "test")
-        for method in evaluated_methods(evaluation)
+        for cell in planned_cells(condition, tasks, config.evaluation, config.perturbations.seeds, ctx.seed)
     ]
 
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from r2v_core.config import config_snapshot
 from r2v_core.digest import digest_of
-from r2v_core.errors import R2VError
+from r2v_core.errors import R2VError, TransientError
 from r2v_core.partition import Partition
 from r2v_core.runs import processes
 from r2v_core.runs.directories import relative_to
@@ -95,7 +95,7 @@ def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunMani
         _finish(manifest, run_dir, began, status="partial", error=str(stop) or "interrupted")
         report.log("stopped; the same command takes it up again")
         raise
-    except BudgetSpent as error:
+    except (BudgetSpent, TransientError) as error:
         _finish(manifest, run_dir, began, status="partial", error=str(error))
         raise
     except R2VError as error:
@@ -199,7 +199,7 @@ def exit_with(error: BaseException) -> int:
     """Print an error as its reader needs it and return the process's exit status."""
     if isinstance(error, R2VError):
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return TransientError.STATUS if isinstance(error, TransientError) else 2
     if isinstance(error, (KeyboardInterrupt, Stopped)):
         return 130 if isinstance(error, KeyboardInterrupt) else 143
     traceback.print_exception(type(error), error, error.__traceback__)

@@ -19,7 +19,7 @@ from tenacity.nap import sleep_using_event
 
 from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.digest import canonical_json
-from r2v_core.errors import R2VError
+from r2v_core.errors import R2VError, TransientError
 from r2v_core.teachers.anthropic_client import AnthropicClient
 from r2v_core.teachers.budget import Budget, Usage
 from r2v_core.teachers.cache import ReplyCache
@@ -167,7 +167,7 @@ class Api:
                 with attempt:
                     return self._once(talk)
         except Transient as error:
-            raise R2VError(
+            raise TransientError(
                 f"{self.where}: {error}, in {limits.attempts} attempts; see that the server "
                 "runs and is reachable, then run the same command again: nothing is asked twice"
             ) from None

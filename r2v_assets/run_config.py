@@ -1,0 +1,35 @@
+"""What a Dagster run was told, against what it was asked to make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from r2v_assets.dagster_adapter import BACKFILL_TAG
+from r2v_core.errors import R2VError, nearest
+from r2v_core.stages.table import BY_ASSET
+
+
+def refuse_unused_config(run: dg.DagsterRun) -> None:
+    """Stop before work if settings are meant for an asset that this run does not make.
+
+    Dagster drops such settings without a word where assets are materialised without a job (``dagster asset
+    materialize``, ``dg launch --assets``, *Materialize* in the UI); hours of training would begin with the defaults.
+    The runs of a backfill and re-executions may make only a part of what their settings are for.
+
+    Raises:
+        R2VError: naming the key.
+    """
+    chosen = {key.to_user_string() for key in run.asset_selection or ()}
+    given: Mapping[str, object] = dict(run.run_config).get("ops") or {}  # type: ignore[assignment]
+    if not chosen:
+        return  # a job as a whole; Dagster compares its config with its assets itself
+    for name in given:
+        if name not in BY_ASSET:
+            raise R2VError(f"run config: ops.{name}: there is no such asset.{nearest(name, BY_ASSET)}")
+        if name not in chosen and BACKFILL_TAG not in run.tags and run.parent_run_id is None:
+            raise R2VError(
+                f"run config: ops.{name}: this run makes {', '.join(sorted(chosen))} and would drop these settings; "
+                f"select {name} too, or leave them out"
+            )
