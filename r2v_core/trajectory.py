@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.digest import digest_of
+from r2v_core.migrations import current_version
 
 Actor = Literal["teacher", "slm", "explore"]
 """Who chose an action: the teacher, the small model, or the collection's exploratory policy."""
@@ -23,6 +24,11 @@ class Record(BaseModel):
     """Base of the schema: unknown fields are refused so that a misspelt field cannot vanish silently."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def version_field(record: str) -> Any:
+    """The field that says which version of its type a record is of: written to files, no part of its content."""
+    return Field(default=current_version(record), exclude=True, description="version of this record's fields")
 
 
 class Observation(Record):
@@ -113,6 +119,7 @@ class Step(Record):
 class Episode(Record):
     """One attempt at one task."""
 
+    schema_version: int = version_field("Episode")
     episode_id: str = Field(description="unique within its run; same content, same id")
     benchmark: str
     task_id: str

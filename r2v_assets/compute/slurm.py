@@ -34,7 +34,7 @@ from r2v_assets.slurm.script import Job, job_script
 from r2v_assets.slurm.stream import LogCopy, MessageReader, following
 from r2v_assets.slurm.watch import Watch
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
-from r2v_core.runs.spec import StageSpec
+from r2v_core.runs.spec import StageSpec, read_spec
 from r2v_core.stages.table import get_stage
 
 
@@ -64,7 +64,7 @@ class SlurmCompute(StageCompute):
                 record.write(path.parent)
                 if path.parent != planned and not any(planned.iterdir()):
                     planned.rmdir()
-                return StageSpec.model_validate_json((path.parent / "spec.json").read_text(encoding="utf-8"))
+                return read_spec(path.parent / "spec.json")
             if job_id:
                 account(login, record, path.parent, seen, context.log)
             record.finished = True

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from r2v_core.benchmarks.actions import ActionForm
 from r2v_core.errors import R2VError
-from r2v_core.trajectory import Observation, Record
+from r2v_core.trajectory import Observation, Record, version_field
 
 Split = Literal["train", "router", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "router", "validation", "test")
@@ -21,6 +21,7 @@ validation: temperature and threshold; test: reported numbers."""
 class Task(Record):
     """One thing to solve. Tasks that share a template never stand in different splits."""
 
+    schema_version: int = version_field("Task")
     task_id: str
     template_id: str
     benchmark: str

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from r2v_core.errors import R2VError
 from r2v_core.runs.manifest import write_atomic
-from r2v_core.trajectory import Record
+from r2v_core.trajectory import Record, version_field
 
 WEIGHTS_NAME = "router.safetensors"
 SETTINGS_NAME = "router.json"
@@ -27,6 +27,7 @@ VERSION = 1
 class RouterRow(Record):
     """One step of a logged rollout, as the router learns from it."""
 
+    schema_version: int = version_field("RouterRow")
     task_id: str
     template_id: str
     family: str

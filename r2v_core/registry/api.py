@@ -75,6 +75,7 @@ class DataRegistry:
         tag: str | None = None,
         stage: str | None = None,
         seed: int | None = None,
+        variant: str | None = None,
         since: str | date | datetime | None = None,
         where: str | None = None,
     ) -> queries.Runs:
@@ -86,6 +87,7 @@ class DataRegistry:
             "status": status,
             "stage": stage,
             "seed": seed,
+            "variant": variant,
         }
         with read(self.path) as con:
             return queries.query(con, equal=equal, tag=tag, since=since, where=where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from r2v_core.registry.merge import MERGE_TMP
 from r2v_core.registry.merged_run import PREFIX
 from r2v_core.registry.records import EPISODES_JSONL, EPISODES_PARQUET, digest, measure, relative
 from r2v_core.registry.register import ROOTS, find_run_dirs
-from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_atomic
 
 RUN_LOCK = ".lock"
 """Locked by the process that writes a run, in the run's directory."""
@@ -209,9 +210,10 @@ def mark_partial(directory: Path) -> RunManifest:
                 "finished_at": utc_now(),
                 "error": "its process ended without a word; marked partial by r2v registry doctor",
             }
-            manifest = manifest.model_copy(update=update)
-            write_manifest(manifest, directory)
-            return manifest
+            # its data are of the version that began it, so the manifest goes on saying so
+            values = json.loads((directory / MANIFEST_NAME).read_text(encoding="utf-8")) | update
+            write_atomic(directory / MANIFEST_NAME, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+            return manifest.model_copy(update=update)
     except Timeout:
         raise R2VError(f"{directory}: another process writes this run; it is alive") from None
 

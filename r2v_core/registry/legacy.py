@@ -20,6 +20,7 @@ from pydantic_core import from_json
 
 from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
+from r2v_core.migrations import FIELD, upgrade, versioned
 from r2v_core.registry import legacy_fields as fields
 from r2v_core.registry.legacy_fields import Entry
 from r2v_core.registry.records import EPISODES_JSONL, describe, json_text, lines, relative
@@ -167,7 +168,7 @@ def _write_episodes(entry: Entry, file: Path | None, output: Path, problems: lis
         for number, _, text, _ in lines(file):
             try:
                 episode = _episode(text, entry, number)
-                line = json.dumps(episode.model_dump(mode="json"), ensure_ascii=False).encode()
+                line = json.dumps(versioned(episode), ensure_ascii=False).encode()
             except ValidationError as error:
                 problems.append(f"{file}:{number}: {describe(error)}")
                 continue
@@ -186,8 +187,9 @@ def _episode(text: bytes, entry: Entry, number: int) -> Episode:
     record = from_json(text)
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
+    ours = isinstance(record.get(FIELD, 1), int)
     try:
-        episode = Episode.model_validate(record)
+        episode = Episode.model_validate(upgrade("Episode", record, f"line {number}") if ours else record)
         metadata = fields.identity(entry) | episode.metadata
     except ValidationError:
         episode = Episode.model_validate(fields.episode(record, entry, number))

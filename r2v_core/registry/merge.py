@@ -14,12 +14,13 @@ import duckdb
 from pydantic import ValidationError
 
 from r2v_core.errors import R2VError
+from r2v_core.migrations import current_version, read_record, versioned
 from r2v_core.registry.database import Connection, reason
 from r2v_core.registry.linewriter import CHANGED, LineWriter
 from r2v_core.registry.queries import require_runs
 from r2v_core.registry.records import EPISODES_PARQUET, describe
 from r2v_core.runs.jsonl import JsonlStore
-from r2v_core.runs.parquet import read_parquet, write_parquet
+from r2v_core.runs.parquet import file_version, parquet_metadata, read_parquet, write_parquet
 from r2v_core.trajectory import Episode
 
 if TYPE_CHECKING:
@@ -205,7 +206,9 @@ def iter_episodes(sources: Iterable[Source]) -> Iterator[Episode]:
         with _open(source) as handle:
             for line, offset, length in zip(source.lines, source.offsets, source.lengths, strict=True):
                 try:
-                    yield Episode.model_validate_json(os.pread(handle.fileno(), int(length), int(offset)))
+                    yield read_record(
+                        Episode, os.pread(handle.fileno(), int(length), int(offset)), f"{source.path}:{line}"
+                    )
                 except ValidationError as error:
                     raise R2VError(f"{source.path}:{line}: {describe(error)}; {CHANGED}") from error
 
@@ -260,7 +263,7 @@ def _write_jsonl(sources: list[Source], output: Path) -> None:
         for source in sources:
             if source.offsets is None:
                 for episode in iter_episodes([source]):
-                    target.put(json.dumps(episode.model_dump(mode="json"), ensure_ascii=False).encode() + b"\n")
+                    target.put(json.dumps(versioned(episode), ensure_ascii=False).encode() + b"\n")
                 continue
             with _open(source) as handle:
                 for start, end in _ranges(source):
@@ -285,7 +288,9 @@ def _has_parquet_copy(source: Source) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        return int(pq.read_metadata(source.path.with_name(EPISODES_PARQUET)).num_rows) == source.n_all
+        file = pq.ParquetFile(source.path.with_name(EPISODES_PARQUET))
+        same = file_version(file.schema_arrow) == current_version("Episode")
+        return same and int(file.metadata.num_rows) == source.n_all
     except (OSError, pa.ArrowException):
         return False
 
@@ -296,6 +301,7 @@ def _write_parquet(sources: list[Source], output: Path) -> None:
     import pyarrow.parquet as pq
 
     files = [str(source.path.with_name(EPISODES_PARQUET)) for source in sources]
+    said = ", ".join(f"{name}: '{value}'" for name, value in parquet_metadata(Episode).items())
     columns = ", ".join(f'"{name}"' for name in pq.read_schema(files[0]).names)
     dropped = [np.setdiff1d(np.arange(s.n_all), s.rows, assume_unique=True) for s in sources]
     gone = pa.table(
@@ -311,6 +317,6 @@ def _write_parquet(sources: list[Source], output: Path) -> None:
             "union_by_name = true) AS merged WHERE NOT EXISTS (SELECT 1 FROM gone WHERE "
             "gone.row = merged.file_row_number AND $files[gone.file + 1] = merged.filename)) "
             f"TO '{str(output).replace(chr(39), chr(39) * 2)}' "
-            "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 4096, KV_METADATA {record: 'Episode'})",
+            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 4096, KV_METADATA {{{said}}})",
             {"files": files},
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import duckdb
 
 from r2v_core.errors import R2VError
+from r2v_core.migrations import upgrade
 from r2v_core.registry.database import Connection, reason
 from r2v_core.registry.records import timestamp
 from r2v_core.runs.manifest import RunManifest
@@ -34,6 +35,7 @@ class RunRow:
     model: str
     seed: int
     partition: str
+    variant: str
     status: str
     created_at: str
     finished_at: str | None
@@ -149,7 +151,8 @@ def get_run(con: Connection, run_id: str) -> RunManifest:
     rows = con.execute("SELECT manifest, config FROM runs WHERE run_id = ?", [run_id]).fetchall()
     if not rows:
         raise unknown_run(con, run_id)
-    return RunManifest.model_validate(json.loads(rows[0][0]) | {"config": json.loads(rows[0][1])})
+    values = json.loads(rows[0][0]) | {"config": json.loads(rows[0][1])}
+    return RunManifest.model_validate(upgrade("RunManifest", values, f"registry, run '{run_id}'"))
 
 
 def unknown_run(con: Connection, run_id: str) -> R2VError:

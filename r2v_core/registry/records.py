@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from r2v_core.digest import digest_file, digest_files
 from r2v_core.errors import R2VError
+from r2v_core.migrations import read_record
 from r2v_core.registry.rows import (
     ARTIFACTS,
     EPISODES,
@@ -187,7 +188,7 @@ def lines(path: Path) -> Iterator[tuple[int, int, bytes, bool]]:
 def _jsonl_episodes(path: Path, problems: list[str]) -> Iterator[tuple[int, int, int, Episode]]:
     for number, offset, text, ended in lines(path):
         try:
-            yield number, offset, len(text), Episode.model_validate_json(text)
+            yield number, offset, len(text), read_record(Episode, text, f"{path}:{number}")
         except ValidationError as error:
             if ended:  # else: half a line, still being written
                 problems.append(f"{path}:{number}: {describe(error)}")

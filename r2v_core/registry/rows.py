@@ -9,7 +9,14 @@ _TEXTS = pa.list_(pa.string())
 
 RUNS = pa.schema(
     [(name, _TEXT) for name in ("run_id", "stage", "benchmark", "provider", "model")]
-    + [("seed", _INT), ("partition", _TEXT), ("status", _TEXT), ("created_at", _TIME), ("finished_at", _TIME)]
+    + [
+        ("seed", _INT),
+        ("partition", _TEXT),
+        ("variant", _TEXT),
+        ("status", _TEXT),
+        ("created_at", _TIME),
+        ("finished_at", _TIME),
+    ]
     + [("output_dir", _TEXT), ("config_path", _TEXT), ("config", _TEXT), ("config_digest", _TEXT)]
     + [("overrides", _TEXTS), ("fingerprint", _TEXT), ("code_version", _TEXT), ("git_commit", _TEXT)]
     + [("digest", _TEXT), ("n_episodes", _INT), ("n_success", _INT), ("n_steps", _INT), ("success_rate", _REAL)]

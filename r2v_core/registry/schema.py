@@ -10,7 +10,7 @@ import duckdb
 
 from r2v_core.errors import R2VError
 
-VERSION = 2
+VERSION = 3
 """Raise it with every change to ``schema.sql``; older files are then migrated when they are next opened.
 
 Columns added to a table are nullable or have a DEFAULT, since older rows lack them."""

@@ -1,4 +1,4 @@
--- The run registry, schema version 2. Times are UTC. Paths are relative to the project root where they lie below it.
+-- The run registry, schema version 3. Times are UTC. Paths are relative to the project root where they lie below it.
 -- Every row derives from files on disk alone (manifests and the data beside them), so that a rebuilt registry equals
 -- the one it replaces.
 
@@ -20,6 +20,7 @@ CREATE TABLE runs (
     model VARCHAR NOT NULL,
     seed BIGINT NOT NULL,
     partition VARCHAR NOT NULL,
+    variant VARCHAR NOT NULL DEFAULT '',
     status VARCHAR NOT NULL,
     created_at TIMESTAMP NOT NULL,
     finished_at TIMESTAMP,
@@ -57,6 +58,7 @@ COMMENT ON COLUMN runs.provider IS 'Teacher provider, e.g. env';
 COMMENT ON COLUMN runs.model IS 'Teacher model, e.g. expert';
 COMMENT ON COLUMN runs.seed IS 'Seed of the replicate';
 COMMENT ON COLUMN runs.partition IS '<benchmark>:<teacher>|<seed>';
+COMMENT ON COLUMN runs.variant IS 'Variant of the experiment; empty: the experiment itself';
 COMMENT ON COLUMN runs.status IS 'running, done, failed or partial (stopped, can be resumed)';
 COMMENT ON COLUMN runs.created_at IS 'When the run began, UTC';
 COMMENT ON COLUMN runs.finished_at IS 'When it ended, UTC; NULL while running';
@@ -82,7 +84,7 @@ COMMENT ON COLUMN runs.dagster_run_id IS 'Dagster run, where there was one';
 COMMENT ON COLUMN runs.tags IS 'Tags given by people';
 COMMENT ON COLUMN runs.notes IS 'Free text';
 COMMENT ON COLUMN runs.error IS 'Why it failed or stopped';
-COMMENT ON COLUMN runs.schema_version IS 'Schema version of the manifest';
+COMMENT ON COLUMN runs.schema_version IS 'Schema version that the manifest was read as';
 COMMENT ON COLUMN runs.manifest_digest IS 'Digest of the manifest file''s bytes when it was registered';
 COMMENT ON COLUMN runs.manifest IS 'The manifest without its config; infinite and undefined numbers as text';
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.frame import EPISODE_COLUMNS, STEP_COLUMNS, Frames
+from r2v_core.migrations import current_version, read_record
 from r2v_core.runs.manifest import write_atomic
 
 KEY_COLUMNS = ("method", "benchmark", "condition", "seed")
@@ -32,7 +33,7 @@ class Bundle(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: int = 1
+    schema_version: int = current_version("Bundle")
     method: str
     benchmark: str
     condition: str
@@ -137,7 +138,7 @@ def read_bundle(path: Path) -> Bundle:
         R2VError: naming the file, if it is not one.
     """
     try:
-        return Bundle.model_validate_json(path.read_text(encoding="utf-8"))
+        return read_record(Bundle, path.read_text(encoding="utf-8"), path)
     except (ValidationError, UnicodeDecodeError, OSError) as error:
         first = " ".join(str(error).splitlines()[:3])
         raise R2VError(f"{path}: not a run bundle ({first}); materialise result_tables again") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -11,9 +12,11 @@ from r2v_core.config.schema import PathsConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
 from r2v_core.runs.locks import is_alive
-from r2v_core.runs.manifest import MANIFEST_NAME, read_manifest
+from r2v_core.runs.manifest import MANIFEST_NAME, begun_by_older, read_manifest
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
+
+log = logging.getLogger(__name__)
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -88,10 +91,21 @@ def new_run_id(stage: Stage, partition: Partition, teacher: tuple[str, str], fol
 def find_resumable(
     project: Path, paths: PathsConfig, stage: Stage, partition: Partition, wanted: str
 ) -> UpstreamRun | None:
-    """The newest unfinished run with the same fingerprint whose process is gone."""
+    """The newest unfinished run with the same fingerprint whose process is gone; none that an older version began.
+
+    An older one that nothing has replaced yet is named in a warning.
+    """
+    replaced = False
     for run in iter_runs(project, paths, stage):
         manifest = run.manifest
-        if manifest.partition != partition.key or manifest.fingerprint != wanted:
+        if manifest.partition != partition.key:
+            continue
+        replaced = replaced or manifest.status == "done"
+        if manifest.status != "done" and (why := begun_by_older(run.directory)):
+            if not replaced:
+                log.warning("%s; a new run begins", why)
+            continue
+        if manifest.fingerprint != wanted:
             continue
         if manifest.status == "done":
             return None  # finished since: an older wreck is of no use

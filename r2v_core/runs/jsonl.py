@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from r2v_core.errors import R2VError
+from r2v_core.migrations import read_record, versioned
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -56,7 +57,7 @@ class JsonlStore(Generic[T]):
             R2VError: if the record has no exact JSON form, or if the line can't be written (disk full, quota);
                 the file then ends where it ended before.
         """
-        line = to_json(record.model_dump(), f"{self.path}: a {self.model.__name__}").encode() + b"\n"
+        line = to_json(versioned(record), f"{self.path}: a {self.model.__name__}").encode() + b"\n"
         if self._fd is None:
             self._open()
         assert self._fd is not None
@@ -111,7 +112,7 @@ class JsonlStore(Generic[T]):
         :attr:`problems`, which every read starts anew. Empty lines are nothing and not reported.
 
         Raises:
-            R2VError: if the file exists but can't be read.
+            R2VError: if the file exists but can't be read, or at a record of a newer version.
         """
         self.problems = []
         report = on_error or self.problems.append
@@ -127,7 +128,7 @@ class JsonlStore(Generic[T]):
                 if not text:
                     continue
                 try:
-                    yield self.model.model_validate_json(text)
+                    yield read_record(self.model, text, f"{self.path}:{number}")
                 except ValidationError as error:
                     torn = "" if line.endswith(b"\n") else " (half a line: the writer was killed, or is still writing)"
                     report(f"{self.path}:{number}: {_problem(error, text)}{torn}")

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r2v_core.errors import R2VError
+from r2v_core.migrations import current_version, read_record
 
 MANIFEST_NAME = "run_manifest.json"
-SCHEMA_VERSION = 1
 
 Status = Literal["running", "done", "failed", "partial"]
 
@@ -33,7 +33,7 @@ class RunManifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = current_version("RunManifest")
     run_id: str
     stage: str
     benchmark: str
@@ -41,6 +41,7 @@ class RunManifest(BaseModel):
     model: str = Field(description="teacher model, e.g. 'expert'")
     seed: int
     partition: str = Field(description="'<benchmark>:<teacher>|<seed>'")
+    variant: str = Field(default="", description="variant of the experiment; empty: the experiment itself")
     status: Status
     created_at: str = Field(description="ISO 8601, UTC")
     finished_at: str | None = None
@@ -96,15 +97,27 @@ def write_manifest(manifest: RunManifest, run_dir: Path) -> Path:
     return path
 
 
+def begun_by_older(run_dir: Path) -> str | None:
+    """Why an unfinished run can't be taken up: it was begun with records of an older version. None where it can."""
+    found = json.loads((run_dir / MANIFEST_NAME).read_text(encoding="utf-8")).get("schema_version", 1)
+    known = current_version("RunManifest")
+    if found == known:
+        return None
+    return (
+        f"{run_dir / MANIFEST_NAME}: an unfinished run of version {found}, this program writes version {known} and "
+        "does not go on with it; its episodes can still be merged (r2v registry merge)"
+    )
+
+
 def read_manifest(run_dir: Path) -> RunManifest:
     """Read a run's manifest.
 
     Raises:
-        R2VError: if it is missing, is not JSON, or does not fit the schema; the message names the file.
+        R2VError: if it is missing, is not JSON, fits no version, or is of a newer one; the message names the file.
     """
     path = run_dir / MANIFEST_NAME
     try:
-        return RunManifest.model_validate_json(path.read_text(encoding="utf-8"))
+        return read_record(RunManifest, path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise R2VError(f"{path}: no run manifest there; the directory is not a run, or its stage never began") from None
     except (ValidationError, UnicodeDecodeError) as error:

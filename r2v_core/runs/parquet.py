@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from r2v_core.errors import R2VError
+from r2v_core.migrations import FIELD, check_version, current_version, upgrade
 from r2v_core.runs.jsonl import reason, sync_directory, to_json
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.trajectory import Episode
@@ -79,25 +81,54 @@ def read_parquet(path: Path, model: type[T]) -> Iterator[T]:
     """Stream the records of :func:`write_parquet`, equal to those written.
 
     Raises:
-        R2VError: naming the file, if it is missing, is not Parquet, or holds another record type.
+        R2VError: naming the file, if it is missing, is not Parquet, holds another record type or a newer version.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {name: _scalar(field.annotation) for name, field in model.model_fields.items()}
+    nested = {name: _scalar(field.annotation) is None for name, field in _fields(model).items()}
+    known = current_version(model.__name__)
     try:
         with pq.ParquetFile(path) as file:
-            missing = sorted(set(kinds) - set(file.schema_arrow.names))
-            if missing:
+            schema, found = file.schema_arrow, file_version(file.schema_arrow)
+            check_version(model.__name__, found, path)
+            older = found < known
+            if older:
+                nested = _older_columns(schema)
+            elif missing := sorted(set(nested) - set(schema.names)):
                 raise R2VError(f"{path}: not a file of {model.__name__} records: no column {', '.join(missing)}")
-            for batch in file.iter_batches(batch_size=_ROW_GROUP, columns=list(kinds)):
+            for batch in file.iter_batches(batch_size=_ROW_GROUP, columns=list(nested)):
                 for row in batch.to_pylist():
-                    values = {k: v if kinds[k] or v is None else json.loads(v) for k, v in row.items()}
+                    values = {k: json.loads(v) if nested[k] and v is not None else v for k, v in row.items()}
+                    if older:
+                        values = upgrade(model.__name__, values | {FIELD: found}, path)
                     yield model.model_validate(values)
     except FileNotFoundError:
         raise R2VError(f"{path}: no such file; materialise the run that writes it") from None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise R2VError(f"{path}: not a readable file of {model.__name__} records ({reason(error)})") from error
+
+
+def parquet_metadata(model: type[BaseModel]) -> dict[str, str]:
+    """What a file says of its records: their type, their version, and which columns hold JSON."""
+    nested = [name for name, field in _fields(model).items() if _scalar(field.annotation) is None]
+    return {"record": model.__name__, FIELD: str(current_version(model.__name__)), "json": ",".join(nested)}
+
+
+def file_version(schema: pa.Schema) -> int:
+    """The version of a file's records; 1 for files that were written before they said so."""
+    return int((schema.metadata or {}).get(FIELD.encode(), b"1"))
+
+
+def _older_columns(schema: pa.Schema) -> dict[str, bool]:
+    """Every column of the record → whether it holds JSON, as an older file says."""
+    names = (schema.metadata or {}).get(b"json", b"steps,metadata").decode().split(",")
+    return {name: name in names for name in schema.names if name not in _EPISODE_COLUMNS}
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields that have a column; the version stands in the file's metadata."""
+    return {name: field for name, field in model.model_fields.items() if name != FIELD}
 
 
 def read_episodes(run: UpstreamRun) -> Iterator[Episode]:
@@ -122,12 +153,12 @@ def _schema(model: type[BaseModel]) -> pa.Schema:
     arrow = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
     columns = [
         pa.field(name, arrow[kind] if (kind := _scalar(field.annotation)) else pa.string())
-        for name, field in model.model_fields.items()
+        for name, field in _fields(model).items()
     ]
     if model is Episode:
         derived = {"n_steps": pa.int64(), "cost": pa.float64(), "actions": pa.list_(pa.string())}
         columns += [pa.field(name, derived.get(name, pa.string())) for name in _EPISODE_COLUMNS]
-    return pa.schema(columns, metadata={"record": model.__name__})
+    return pa.schema(columns, metadata=parquet_metadata(model))
 
 
 def _row(record: BaseModel, model: type[BaseModel], path: Path) -> dict[str, Any]:

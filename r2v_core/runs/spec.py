@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r2v_core.config.schema import Config
 from r2v_core.errors import R2VError
+from r2v_core.migrations import current_version, read_record
 from r2v_core.partition import Partition
 from r2v_core.runs.manifest import RunInput, RunManifest, Status, read_manifest
 from r2v_core.runs.reporting import Reporter
@@ -21,6 +22,7 @@ class StageSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    schema_version: int = current_version("StageSpec")
     stage: str
     partition: str
     provider: str = Field(description="of the partition's teacher, as in the manifest")
@@ -36,6 +38,19 @@ class StageSpec(BaseModel):
     resumed: bool = False
     tags: list[str] = Field(default_factory=list)
     notes: str = ""
+    variant: str = Field(default="", description="of the experiment, as in the manifest")
+
+
+def read_spec(path: Path) -> StageSpec:
+    """Read a planned run.
+
+    Raises:
+        R2VError: if the file is missing, is no planned run, or was written by a newer program.
+    """
+    try:
+        return read_record(StageSpec, path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise R2VError(f"{path}: not a readable planned run ({' '.join(str(error).split())})") from error
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from r2v_core.config.former import former
 from r2v_core.errors import R2VError, nearest
-from r2v_core.runs.spec import StageSpec
+from r2v_core.runs.spec import StageSpec, read_spec
 from r2v_core.stages.table import get_stage
 
 
@@ -95,10 +93,7 @@ def _parse(stage: str, argv: Sequence[str]) -> argparse.Namespace:
 
 def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
     if args.spec is not None:
-        try:
-            return StageSpec.model_validate_json(args.spec.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
-            raise R2VError(f"--spec {args.spec}: not a readable planned run ({error})") from error
+        return read_spec(args.spec)
     from r2v_core.partition import Partition
     from r2v_core.stages.experiments import load_config
     from r2v_core.stages.plan import plan

@@ -11,7 +11,7 @@ from r2v_core.partition import Partition
 from r2v_core.runs.directories import find_resumable, find_runs, new_run_id, project_root, relative_to, runs_folder
 from r2v_core.runs.fingerprint import fingerprint
 from r2v_core.runs.locks import is_alive
-from r2v_core.runs.manifest import MANIFEST_NAME, RunInput, RunManifest, read_manifest
+from r2v_core.runs.manifest import MANIFEST_NAME, RunInput, RunManifest, begun_by_older, read_manifest
 from r2v_core.runs.spec import StageSpec, UpstreamRun
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.merged_inputs import merged_inputs, merged_roles
@@ -158,6 +158,8 @@ def _check_continuable(existing: RunManifest, stage: Stage, partition: Partition
         )
     if existing.status == "done":
         raise R2VError(f"run '{existing.run_id}' is already done and immutable ({where}); leave --run-id out")
+    if why := begun_by_older(where):
+        raise R2VError(f"{why}; leave --run-id out to start a new run")
     if existing.fingerprint != print_:
         raise R2VError(
             f"run '{existing.run_id}' was begun with another config, code version or inputs (fingerprint "

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
-from r2v_core.trajectory import Candidate, Record
+from r2v_core.trajectory import Candidate, Record, version_field
 
 PAIRS_PER_STATE = 2
 SCORE_MARGIN = 0.1
@@ -22,6 +22,7 @@ MIN_PAIRS = 4
 class CandidateRow(Record):
     """One state of the candidates stage: K proposals in a perturbed context, judged and scored."""
 
+    schema_version: int = version_field("CandidateRow")
     episode_id: str
     task_id: str
     step: int = Field(ge=0, description="index of the step in the episode")
