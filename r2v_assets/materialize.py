@@ -22,7 +22,7 @@ from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
 from r2v_core.runs.directories import find_runs
-from r2v_core.runs.fingerprint import fingerprint
+from r2v_core.runs.fingerprint import is_made_of
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.merged_inputs import merged_roles
@@ -88,7 +88,7 @@ def up_to_date(
         return None  # an input is missing, so this is too; running says so
     paths = loaded.config.paths
     runs = find_runs(root(), paths, stage, partition.benchmark_teacher, partition.seed)
-    if not runs or runs[0].manifest.fingerprint != fingerprint(stage, loaded, partition, inputs):
+    if not runs or not is_made_of(runs[0].manifest, stage, loaded, partition, inputs):
         return None
     files = [runs[0].directory / relative for relative in runs[0].manifest.artifacts.values()]
     if stage.name in PUBLISHED:

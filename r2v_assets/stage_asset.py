@@ -43,6 +43,9 @@ class StageConfig(dg.Config):
     overrides: list[str] = Field(default_factory=list, description="dotted overrides, e.g. training.bc.max_steps=5")
     tags: list[str] = Field(default_factory=list, description="tags for the registry")
     notes: str = Field("", description="free text for the registry")
+    extend: str | None = Field(
+        None, description="finished run of this asset (directory or id) to build on: more steps, more episodes"
+    )
     run_id: str | None = Field(None, description="continue this run, or create one under this name")
     resume: bool = Field(True, description="take up an interrupted run with the same config and inputs")
 
@@ -79,7 +82,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
             if any(upstream == MADE_ON_DEMAND for _, upstream in stage.inputs):
                 work.make_task_suite()
             refuse_failed_inputs(context.instance, stage, partition.key)
-            manifest, run_dir = work.run(stage, config.run_id)
+            manifest, run_dir = work.run(stage, config.run_id, config.extend)
         except R2VError as error:
             raise stage_failure(error) from None
         return dg.MaterializeResult(
@@ -100,7 +103,7 @@ class Work:
     compute: StageCompute
     registry: RegistryResource
 
-    def run(self, stage: Stage, run_id: str | None) -> tuple[RunManifest, Path]:
+    def run(self, stage: Stage, run_id: str | None, extend: str | None = None) -> tuple[RunManifest, Path]:
         """Plan a stage, run it, and register the run however it ended."""
         resume = self.config.resume or self.context.retry_number > 0  # a retry goes on with what the first try has
         spec = plan(
@@ -114,6 +117,7 @@ class Work:
             ),
             run_id=run_id,
             resume=resume,
+            extend=extend,
             tags=self.config.tags,
             notes=self.config.notes,
         )

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from r2v_core.config import LoadedConfig, section
 from r2v_core.digest import digest_of
 from r2v_core.partition import Partition
-from r2v_core.runs.manifest import RunInput
+from r2v_core.runs.manifest import RunInput, RunManifest
 from r2v_core.runs.stage import Stage
+
+BASE = "base"
+"""Role of the finished run that a run builds on, where it does (``--extend``)."""
 
 
 def fingerprint(stage: Stage, loaded: LoadedConfig, partition: Partition, inputs: Iterable[RunInput]) -> str:
@@ -22,3 +25,11 @@ def fingerprint(stage: Stage, loaded: LoadedConfig, partition: Partition, inputs
             "inputs": {item.role: item.digest for item in inputs},
         }
     )
+
+
+def is_made_of(
+    manifest: RunManifest, stage: Stage, loaded: LoadedConfig, partition: Partition, inputs: Iterable[RunInput]
+) -> bool:
+    """Whether a run is what a stage would make of these settings and inputs, whatever run it builds on."""
+    base = [item for item in manifest.inputs if item.role == BASE]
+    return manifest.fingerprint == fingerprint(stage, loaded, partition, [*inputs, *base])

@@ -36,7 +36,8 @@ class Stage:
     """Roles of inputs that ``data.merge`` replaces by the merge of several runs."""
     shared: bool = False
     """Whether several processes can run it together, one a GPU (:mod:`r2v_core.runs.processes`)."""
-
+    extends: tuple[str, ...] = ()
+    """Config keys that a run which builds on a finished one has to share with it; none: the stage has no such runs."""
     arguments: tuple[str, ...] = ()
     """Arguments of the module on a command line, where one module runs several stages."""
 

@@ -50,6 +50,12 @@ The same command after a crash or kill takes the interrupted run up again. exit 
         metavar="ROLE=RUN_DIR",
         help="read this run instead of the newest finished one of the partition",
     )
+    if stage.extends:
+        parser.add_argument(
+            "--extend",
+            metavar="RUN",
+            help="build on this finished run (directory or id): the config's steps or episodes come on top of its own",
+        )
     parser.add_argument("--run-id", help="continue this run, or create one under this name")
     parser.add_argument(
         "--resume",
@@ -111,6 +117,7 @@ def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
         overrides=args.overrides,
         inputs=given,
         run_id=args.run_id,
+        extend=getattr(args, "extend", None),
         resume=args.resume,
         tags=args.tags,
         notes=args.notes,

@@ -7,12 +7,15 @@ Three modes of episode on every training task, so that the data holds states on 
 - ``explore_all``: every step is random with a high probability to the end, so that episodes fail as well as succeed
   (the verifier's outcome labels come from these).
 
+With ``--extend`` the episodes of a finished run are taken over as they are, and the same modes are played once more.
+
 At every step the teacher's action is recorded where it is known (in exploratory steps: if the teacher is the
 benchmark's own expert), and a few other admissible actions with whether they would make progress.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,16 +26,22 @@ from r2v_core.benchmarks.actions import headline
 from r2v_core.benchmarks.base import Task
 from r2v_core.config.schema import CollectionConfig
 from r2v_core.digest import rng
+from r2v_core.errors import R2VError
 from r2v_core.perturbations import Noise
+from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.parquet import read_episodes
 from r2v_core.runs.spec import StageContext, StageResult
-from r2v_core.stages.episodes import finish_episodes, record_episodes
+from r2v_core.stages.episodes import finish_episodes, record_episodes, take_over
+from r2v_core.stages.merged_inputs import held_out_templates
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
 from r2v_core.stages.teaching import count_usage, open_teacher
 from r2v_core.teachers.base import Situation, Teacher
 from r2v_core.trajectory import Episode
 
 MODES = ("expert", "explore_start", "explore_all")
+_NUMBER = re.compile(r"~e(\d+)$")
+"""What ends an episode's id: its number among those of its task."""
 
 
 @dataclass
@@ -108,13 +117,18 @@ def _open_to(one: Live) -> list[str]:
     return [*one.environment.admissible(), *one.environment.slips()]
 
 
-def plan_jobs(tasks: Sequence[Task], config: CollectionConfig) -> list[Job]:
-    """The episodes to collect: teacher-led ones in alternating modes, then the purely exploratory ones."""
+def plan_jobs(tasks: Sequence[Task], config: CollectionConfig, first: int = 0) -> list[Job]:
+    """The episodes to collect: teacher-led ones in alternating modes, then the purely exploratory ones.
+
+    Args:
+        first: number of the first episode of each task; those of a run that is extended come before.
+    """
     jobs = []
     for task in tasks:
         for e in range(config.episodes_per_task + config.explore_all_episodes):
             mode = MODES[2] if e >= config.episodes_per_task else MODES[e % 2 if config.explore_start_steps else 0]
-            jobs.append(Job(f"{task.task_id}~e{e}", task, replicate=e, metadata={"mode": mode}))
+            n = first + e
+            jobs.append(Job(f"{task.task_id}~e{n}", task, replicate=n, metadata={"mode": mode}))
     return jobs
 
 
@@ -136,12 +150,43 @@ def run(ctx: StageContext) -> StageResult:
             metadata=ctx.identity(),
         )
 
-    jobs = plan_jobs(read_tasks(ctx.inputs["tasks"], "train"), config)
-    episodes = record_episodes(ctx, jobs, play_jobs, log_name="collection_log.jsonl")
+    before = _episodes_before(ctx)
+    jobs = plan_jobs(read_tasks(ctx.inputs["tasks"], "train"), config, first=_next_number(before))
+    new = record_episodes(ctx, jobs, play_jobs, log_name="collection_log.jsonl")
+    episodes = [*before, *new]
     write_atomic(ctx.run_dir / "preview.md", _preview(episodes))
     result = finish_episodes(ctx, episodes, log="collection_log.jsonl", preview="preview.md")
-    result.counts = _counts(episodes) | count_usage(ctx, episodes)
+    result.counts = _counts(episodes) | count_usage(ctx, new)
+    if before:
+        result.counts["episodes_before"] = len(before)
+        result.cost_usd = sum(step.cost_usd for episode in new for step in episode.steps)
     return result
+
+
+def _episodes_before(ctx: StageContext) -> list[Episode]:
+    """The episodes of the run that is extended, taken over into this one.
+
+    Raises:
+        R2VError: if one of them is of a template that today's task suite holds out.
+    """
+    base = ctx.inputs.get(BASE)
+    if base is None:
+        return []
+    episodes = list(read_episodes(base))
+    leaking = {episode.template_id for episode in episodes} & held_out_templates(ctx.inputs["tasks"])
+    if leaking:
+        raise R2VError(
+            f"{base.manifest.run_id} holds episodes of {len(leaking)} templates that the task suite "
+            f"{ctx.inputs['tasks'].manifest.run_id} holds out, e.g. '{min(leaking)}'; collect anew"
+        )
+    take_over(ctx, episodes)
+    ctx.report.log(f"building on {base.manifest.run_id} with its {len(episodes)} episodes")
+    return episodes
+
+
+def _next_number(before: Sequence[Episode]) -> int:
+    numbers = [int(found[1]) for episode in before if (found := _NUMBER.search(episode.episode_id))]
+    return max(numbers, default=-1) + 1
 
 
 def _of_mode(episodes: Iterable[Episode], mode: str) -> list[Episode]:

@@ -68,6 +68,18 @@ def record_episodes(
     return [done[job.episode_id] for job in jobs]
 
 
+def take_over(ctx: StageContext, episodes: Iterable[Episode], file: str = TRAJECTORIES) -> None:
+    """Put another run's episodes into this one's file, each once, also where an earlier attempt was killed doing so."""
+    if processes.is_main():
+        with JsonlStore(ctx.run_dir / file, Episode) as store:
+            store.recover()
+            known = {episode.episode_id for episode in store}
+            for episode in episodes:
+                if episode.episode_id not in known:
+                    store.append(episode)
+    processes.wait_for_all()
+
+
 def chunks(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
     """Neighbouring jobs of at least ``size`` (the last chunk may be smaller); all of a task and noise seed together.
 

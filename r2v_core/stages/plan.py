@@ -14,6 +14,7 @@ from r2v_core.runs.locks import is_alive
 from r2v_core.runs.manifest import MANIFEST_NAME, RunInput, RunManifest, begun_by_older, read_manifest
 from r2v_core.runs.spec import StageSpec, UpstreamRun
 from r2v_core.runs.stage import Stage
+from r2v_core.stages.extend import base_input
 from r2v_core.stages.merged_inputs import merged_inputs, merged_roles
 from r2v_core.stages.table import STAGES, get_stage
 from r2v_core.teachers import check_teacher, teacher_identity
@@ -97,13 +98,15 @@ def plan(
     inputs: Mapping[str, Path] | None = None,
     run_id: str | None = None,
     resume: bool = True,
+    extend: str | None = None,
     tags: Iterable[str] = (),
     notes: str = "",
 ) -> StageSpec:
     """Decide everything about a run before any work.
 
     ``run_id`` names a run to continue (or to create under that name). Without it, an interrupted run with the same
-    fingerprint is taken up again unless ``resume`` is false.
+    fingerprint is taken up again unless ``resume`` is false. ``extend`` names a finished run (directory or id) to
+    build on, see :mod:`r2v_core.stages.extend`.
 
     Raises:
         R2VError: for a missing input, an unknown role, a finished or foreign ``run_id``, or one still running.
@@ -119,6 +122,8 @@ def plan(
             f"benchmark.name: {loaded.config.benchmark.name}; choose another --config"
         )
     found = find_inputs(stage, loaded, partition, project, inputs or {})
+    if extend is not None:
+        found.append(base_input(stage, partition, loaded, project, extend, found))
     print_ = fingerprint(stage, loaded, partition, found)
     folder = runs_folder(project, loaded.config.paths, stage)
     existing: RunManifest | None = None

@@ -44,6 +44,7 @@ _BUILT_IN = (
         sections=("benchmark", "teacher.options", "collection"),
         root="data",
         version="2",
+        extends=("benchmark.name", "benchmark.max_steps", "benchmark.options", "teacher.options"),
         shared=True,
     ),
     Stage(
@@ -70,6 +71,7 @@ _BUILT_IN = (
         memory_key="training.bc.batch_size",
         inputs=(("trajectories", "collect"), ("perturbed", "perturb")),
         sections=("slm", "training.lora", "training.bc"),
+        extends=("slm", "training.lora"),
         shared=True,
         merged=("trajectories", "perturbed"),
     ),
@@ -84,6 +86,7 @@ _BUILT_IN = (
         memory_key="training.verifier.batch_size",
         inputs=(("trajectories", "collect"), ("perturbed", "perturb")),
         sections=("slm", "training.lora", "training.verifier"),
+        extends=("slm", "training.lora", "training.verifier.layers"),
         shared=True,
         merged=("trajectories", "perturbed"),
     ),
@@ -118,6 +121,7 @@ _BUILT_IN = (
         memory_key="training.dpo.batch_size",
         inputs=(("candidates", "candidates"), ("perturbed", "perturb"), ("policy", "train_bc")),
         sections=("slm", "candidates.rank_by", "training.lora", "training.dpo"),
+        extends=("slm", "training.lora"),
         shared=True,
     ),
     Stage(

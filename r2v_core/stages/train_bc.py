@@ -38,7 +38,7 @@ def run(ctx: StageContext) -> StageResult:
         f"{config.bc.max_steps} steps of {config.bc.batch_size * config.bc.grad_accumulation}"
     )
     log = train_bc(examples, renderer, ctx.config.slm, config.lora, config.bc, ctx.cache, training)
-    counts = _counts(examples, log)
+    counts = _counts(examples, log) | training.counts
     if is_main_process():
         draw_curves(
             log,

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r2v_core.benchmarks.actions import headline
+from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_tokenizer
 from r2v_core.runs import processes
+from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.spec import StageContext, StageResult
@@ -34,6 +36,8 @@ def run(ctx: StageContext) -> StageResult:
     """Train the DPO adapter; resumable from its checkpoints. With ``max_steps: 0`` it is the BC adapter."""
     config = ctx.config.training
     if config.dpo.max_steps == 0:
+        if BASE in ctx.inputs:
+            raise R2VError("training.dpo.max_steps: 0 adds nothing to the run that is extended; give the further steps")
         return _unchanged(ctx)
     training = training_run(ctx)
     rows = list(JsonlStore(ctx.inputs["candidates"].artifact("candidates"), CandidateRow))
@@ -57,7 +61,7 @@ def run(ctx: StageContext) -> StageResult:
         ctx.cache,
         training,
     )
-    counts = {"states": len(rows), "consistency_pairs": len(twins), **_counts(pairs, log)}
+    counts = {"states": len(rows), "consistency_pairs": len(twins), **_counts(pairs, log), **training.counts}
     if is_main_process():
         draw_curves(
             log,

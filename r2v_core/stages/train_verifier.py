@@ -42,7 +42,7 @@ def run(ctx: StageContext) -> StageResult:
     log, metrics = train_verifier(
         training, held_out, renderer, ctx.config.slm, config.lora, config.verifier, ctx.cache, run_
     )
-    counts = {**_counts(found, log), **metrics}
+    counts = {**_counts(found, log), **metrics, **run_.counts}
     if is_main_process():
         draw_curves(
             log,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r2v_core.config.schema import BCConfig, LoRAConfig, SLMConfig
-from r2v_core.digest import derive_seed, rng
+from r2v_core.digest import rng
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_lm
 from r2v_core.training.common import (
@@ -123,7 +123,7 @@ def train_bc(
 
     rows = tokenize(examples, renderer)
     lengths = [len(row["input_ids"]) for row in rows]
-    order = arrange(lengths, bc, world_size(), derive_seed(run.seed, run.stage, "order"))
+    order = arrange(lengths, bc, world_size(), run.derive("order"))
     with quiet_libraries(), score_labels_only():
         set_seed(run.torch_seed)
         model = load_lm(slm, cache)

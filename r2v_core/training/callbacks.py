@@ -78,6 +78,7 @@ class TensorBoardScalars(TrainerCallback):
 
     def __init__(self, run: TrainingRun, optim: OptimConfig) -> None:
         self._folder = run.run_dir / TENSORBOARD
+        self._before = run.steps_before
         self._writer: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -85,7 +86,9 @@ class TensorBoardScalars(TrainerCallback):
         if is_main_process():
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=state.global_step + 1, flush_secs=10)
+            self._writer = SummaryWriter(
+                str(self._folder), purge_step=self._before + state.global_step + 1, flush_secs=10
+            )
 
     def on_log(
         self,
@@ -98,7 +101,7 @@ class TensorBoardScalars(TrainerCallback):
         """Pass a logging step's numbers on."""
         if self._writer is not None and logs and "loss" in logs:
             for name, value in scalars(logs).items():
-                self._writer.add_scalar(name, value, state.global_step)
+                self._writer.add_scalar(name, value, self._before + state.global_step)
 
     def close(self) -> None:
         """Write what is left; safe to call when there is none."""
@@ -111,6 +114,7 @@ class WandbScalars(TrainerCallback):
 
     def __init__(self, run: TrainingRun, optim: OptimConfig) -> None:
         self._wandb: Any = None
+        self._before = run.steps_before
         if run.wandb.mode == "disabled" or not is_main_process():
             return
         import wandb
@@ -145,7 +149,7 @@ class WandbScalars(TrainerCallback):
     ) -> None:
         """Pass a logging step's numbers on."""
         if self._wandb is not None and logs and "loss" in logs:
-            self._wandb.log(scalars(logs), step=state.global_step)
+            self._wandb.log(scalars(logs), step=self._before + state.global_step)
 
     def close(self) -> None:
         """End the W&B run; safe to call when there is none."""

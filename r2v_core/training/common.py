@@ -16,9 +16,10 @@ import torch
 from r2v_core.config.schema import LoRAConfig, OptimConfig
 from r2v_core.digest import derive_seed, digest_file, digest_of
 from r2v_core.errors import R2VError
+from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.reporting import Reporter
-from r2v_core.runs.spec import StageContext
+from r2v_core.runs.spec import StageContext, UpstreamRun
 from r2v_core.training.tracking import Wandb, wandb_settings
 
 if TYPE_CHECKING:
@@ -44,11 +45,28 @@ class TrainingRun:
     seed: int
     report: Reporter
     wandb: Wandb = field(default_factory=Wandb)
+    base: UpstreamRun | None = None
+    """The finished training that this one builds on."""
+
+    @property
+    def steps_before(self) -> int:
+        """Optimiser steps of the trainings that this one builds on."""
+        counts = self.base.manifest.counts if self.base else {}
+        return round(counts.get("steps", 0) + counts.get("steps_before", 0))
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """For the manifest."""
+        return {"steps_before": self.steps_before} if self.base else {}
+
+    def derive(self, *names: str) -> int:
+        """A seed for one purpose; another one after every extension, which would else repeat the first steps' draws."""
+        return derive_seed(self.seed, self.stage, *names, *([self.steps_before] if self.base else []))
 
     @property
     def torch_seed(self) -> int:
         """The seed of torch, numpy and random: 31 bits, because numpy takes no more than 32."""
-        return derive_seed(self.seed, self.stage) % (1 << 31)
+        return self.derive() % (1 << 31)
 
 
 def training_run(ctx: StageContext) -> TrainingRun:
@@ -58,7 +76,8 @@ def training_run(ctx: StageContext) -> TrainingRun:
         R2VError: if W&B is asked for and can't be used.
     """
     tracking = wandb_settings(ctx.config.training)
-    return TrainingRun(ctx.run_dir, ctx.spec.run_id, ctx.spec.stage, ctx.seed, ctx.report, tracking)
+    base = ctx.inputs.get(BASE)
+    return TrainingRun(ctx.run_dir, ctx.spec.run_id, ctx.spec.stage, ctx.seed, ctx.report, tracking, base)
 
 
 def world_size() -> int:
@@ -240,6 +259,12 @@ def train(trainer: Trainer, run: TrainingRun, optim: OptimConfig) -> list[dict[s
 
     from r2v_core.training.callbacks import CheckpointComplete, TensorBoardScalars, TrainingLog, WandbScalars
 
+    if run.base is not None:
+        run.report.log(
+            f"building on {run.base.manifest.run_id}: {optim.max_steps} steps after its {run.steps_before}; the "
+            "optimiser and its schedule start anew"
+        )
+        load_weights(trainer.accelerator.unwrap_model(trainer.model), run.base.artifact("adapter"))
     resume = prepare_checkpoints(run.run_dir)
     if resume:
         run.report.log(f"resuming from {resume.name} of {optim.max_steps} steps")
@@ -251,6 +276,22 @@ def train(trainer: Trainer, run: TrainingRun, optim: OptimConfig) -> list[dict[s
             trainer.add_callback(trackers.enter_context(closing(tracker(run, optim))))
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return read_log(run.run_dir / LOG_NAME)
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Put the weights of a saved adapter into the adapter 'default' of a peft model.
+
+    Raises:
+        R2VError: if they don't fit the model.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    try:
+        outcome = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    except RuntimeError as error:
+        raise R2VError(f"{folder}: does not fit this model ({str(error).splitlines()[0]})") from error
+    if outcome.unexpected_keys:
+        raise R2VError(f"{folder}: does not fit this model, which has no '{outcome.unexpected_keys[0]}'")
 
 
 def clear_checkpoints(run_dir: Path) -> None:

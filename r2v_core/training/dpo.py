@@ -96,7 +96,7 @@ def make_trainer(
 
     rows = tokenize_pairs(pairs, renderer)
     lengths = [sum(map(len, row.values())) for row in rows]
-    order = arrange(lengths, dpo, world_size(), derive_seed(run.seed, run.stage, "order"))
+    order = arrange(lengths, dpo, world_size(), run.derive("order"))
     set_seed(run.torch_seed)
     model = load_adapter(load_lm(slm, cache), adapter, trainable=True)
     return ConsistentDPOTrainer(
@@ -114,7 +114,7 @@ def make_trainer(
         weight=dpo.consistency_weight,
         twins_per_step=dpo.consistency_batch,
         pad=int(renderer.tokenizer.pad_token_id),
-        seed=derive_seed(run.seed, run.stage, "consistency"),
+        seed=run.derive("consistency"),
     )
 
 

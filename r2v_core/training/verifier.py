@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import Trainer, TrainingArguments
 
 from r2v_core.config.schema import LoRAConfig, SLMConfig, VerifierConfig
-from r2v_core.digest import derive_seed, rng
+from r2v_core.digest import rng
 from r2v_core.errors import R2VError
 from r2v_core.models.verifier import HEADS, Packed, VerifierInfo, build, pack, write_info
 from r2v_core.training.common import (
@@ -247,7 +247,7 @@ def train_verifier(
     head_weight *= torch.tensor([head in heads for head in HEADS])
     collator = Collator(renderer)
     lengths = [len(renderer.encode(state.prompt)) for state in training]
-    order = arrange(lengths, section, world_size(), derive_seed(run.seed, run.stage, "order"))
+    order = arrange(lengths, section, world_size(), run.derive("order"))
     with quiet_libraries():
         set_seed(run.torch_seed)
         model = build(slm, cache, section.layers)
