@@ -11,8 +11,9 @@ from pathlib import Path
 from r2v_core.config.schema import PathsConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
+from r2v_core.runs.heads import scan_heads
 from r2v_core.runs.locks import is_alive
-from r2v_core.runs.manifest import MANIFEST_NAME, begun_by_older, read_manifest
+from r2v_core.runs.manifest import begun_by_older, read_manifest
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
 
@@ -38,31 +39,38 @@ def runs_folder(project: Path, paths: PathsConfig, stage: Stage) -> Path:
     return project / paths.data / "runs" if stage.root == "data" else project / paths.outputs / stage.name
 
 
-def iter_runs(project: Path, paths: PathsConfig, stage: Stage) -> Iterator[UpstreamRun]:
-    """Every readable run of a stage, newest first."""
-    folder = runs_folder(project, paths, stage)
-    runs = []
-    for path in folder.glob(f"*/{MANIFEST_NAME}"):
+def iter_runs(
+    project: Path,
+    paths: PathsConfig,
+    stage: Stage,
+    benchmark_teacher: str | None = None,
+    seed: int | None = None,
+    status: str | None = None,
+) -> Iterator[UpstreamRun]:
+    """Readable runs of a stage, newest first, of one experiment, seed and status where given.
+
+    Only the manifests of runs that are asked for are parsed, and only as far as the caller goes on.
+    """
+    wanted = [
+        head
+        for head in scan_heads(runs_folder(project, paths, stage))
+        if head.stage == stage.name
+        and (benchmark_teacher is None or head.partition.split("|")[0] == benchmark_teacher)
+        and (seed is None or head.seed == seed)
+        and (status is None or head.status == status)
+    ]
+    for head in sorted(wanted, key=lambda head: (head.created_at, head.run_id), reverse=True):
         try:
-            manifest = read_manifest(path.parent)
+            yield UpstreamRun(head.directory, read_manifest(head.directory))
         except R2VError:
             continue  # `r2v registry doctor` reports broken manifests; planning looks for usable ones
-        if manifest.stage == stage.name:
-            runs.append(UpstreamRun(path.parent, manifest))
-    yield from sorted(runs, key=lambda run: (run.manifest.created_at, run.manifest.run_id), reverse=True)
 
 
 def find_runs(
     project: Path, paths: PathsConfig, stage: Stage, benchmark_teacher: str | None = None, seed: int | None = None
 ) -> list[UpstreamRun]:
     """Finished runs of a stage, newest first, of one experiment and seed where given."""
-    return [
-        run
-        for run in iter_runs(project, paths, stage)
-        if run.manifest.status == "done"
-        and (benchmark_teacher is None or run.manifest.partition.split("|")[0] == benchmark_teacher)
-        and (seed is None or run.manifest.seed == seed)
-    ]
+    return list(iter_runs(project, paths, stage, benchmark_teacher, seed, "done"))
 
 
 def new_run_id(stage: Stage, partition: Partition, teacher: tuple[str, str], folder: Path) -> str:
@@ -96,10 +104,8 @@ def find_resumable(
     An older one that nothing has replaced yet is named in a warning.
     """
     replaced = False
-    for run in iter_runs(project, paths, stage):
+    for run in iter_runs(project, paths, stage, partition.benchmark_teacher, partition.seed):
         manifest = run.manifest
-        if manifest.partition != partition.key:
-            continue
         replaced = replaced or manifest.status == "done"
         if manifest.status != "done" and (why := begun_by_older(run.directory)):
             if not replaced:
