@@ -175,11 +175,11 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import synthetic_rows
 from r2v_core.agent.features import FEATURES
-from r2v_core.config.schema import Agent, Router
+from r2v_core.config.schema import AgentConfig, RouterConfig
 from r2v_core.training.lagrangian import fit_failure_model, make_rollouts
 from r2v_core.training.router import train_net
 rows = synthetic_rows(1)
-train_net(make_rollouts(rows, FEATURES), fit_failure_model(rows), Router(epochs=100), Agent(), 7, Path({out!r}),
+train_net(make_rollouts(rows, FEATURES), fit_failure_model(rows), RouterConfig(epochs=100), AgentConfig(), 7, Path({out!r}),
           lambda line: time.sleep(0.05 if line.epoch >= 30 else 0))
 """
 

@@ -115,8 +115,6 @@ def upstream(folder: Path, stage: str, artifacts: dict[str, str]) -> UpstreamRun
         model="expert",
         seed=1,
         partition="textworld:expert|1",
-        provider="env",
-        model="expert",
         status="done",
         created_at="2025-01-01T00:00:00+00:00",
         output_dir=str(folder),
