@@ -179,7 +179,8 @@ from r2v_core.config.schema import AgentConfig, RouterConfig
 from r2v_core.training.lagrangian import fit_failure_model, make_rollouts
 from r2v_core.training.router import train_net
 rows = synthetic_rows(1)
-train_net(make_rollouts(rows, FEATURES), fit_failure_model(rows), RouterConfig(epochs=100), AgentConfig(), 7, Path({out!r}),
+train_net(make_rollouts(rows, FEATURES), fit_failure_model(rows), RouterConfig(epochs=100), AgentConfig(), 7,
+          Path({out!r}),
           lambda line: time.sleep(0.05 if line.epoch >= 30 else 0))
 """
 
