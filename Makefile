@@ -49,10 +49,11 @@ ui: $(STAMP) ## open Dagster's UI on http://127.0.0.1:3000 (another port: make u
 test: $(STAMP) ## run all tests, with the coverage of r2v_core
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term
 
-lint: $(STAMP) ## ruff (rules and format) and mypy
+lint: $(STAMP) ## ruff (rules and format), mypy, and the walls between packages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 clean: ## remove .venv and caches; data, outputs, results and the Dagster instance stay
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

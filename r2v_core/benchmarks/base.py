@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -81,6 +81,12 @@ class Environment(Protocol):
         ...
 
 
+AskModel = Callable[[list[dict[str, str]]], str]
+"""A chat in, what the model replies out."""
+OpenModel = Callable[[str], AskModel]
+"""Opens a language model by a teacher's name; what it is asked counts in the run that opened it."""
+
+
 class Benchmark(Protocol):
     """A source of tasks and of environments to solve them in."""
 
@@ -99,8 +105,12 @@ class Benchmark(Protocol):
         """
         ...
 
-    def open(self, task: Task, cache: Path) -> Environment:
-        """Open an environment for a task of :meth:`make_tasks`, rebuilding its files if the cache lost them."""
+    def open(self, task: Task, cache: Path, open_model: OpenModel | None = None) -> Environment:
+        """Open an environment for a task of :meth:`make_tasks`, rebuilding its files if the cache lost them.
+
+        ``open_model`` is for benchmarks whose verdicts a language model gives; where it is left out they can play, but
+        not be judged by one.
+        """
         ...
 
     def ready(self) -> str | None:

@@ -27,7 +27,7 @@ from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.parquet import read_episodes
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
-from r2v_core.stages.teaching import open_judge
+from r2v_core.stages.teaching import open_environment, open_judge
 from r2v_core.teachers.budget import usage_counts
 from r2v_core.training.preferences import CandidateRow
 from r2v_core.trajectory import Candidate, Episode
@@ -74,7 +74,7 @@ def judge(
     """Replay one episode and ask the environment, at each of ``states``, whether each action would make progress."""
     wanted = {state.step: state.key for state in states}
     verdicts: dict[tuple[str, int], dict[str, bool | None]] = {}
-    environment = benchmark.open(task, ctx.cache)
+    environment = open_environment(ctx, benchmark)(task)
     try:
         environment.reset()
         for step in states[0].episode.steps[: max(wanted) + 1]:

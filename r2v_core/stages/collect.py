@@ -35,7 +35,7 @@ from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.episodes import finish_episodes, record_episodes, take_over
 from r2v_core.stages.merged_inputs import held_out_templates
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
-from r2v_core.stages.teaching import count_usage, open_teacher
+from r2v_core.stages.teaching import count_usage, open_environment, open_teacher
 from r2v_core.teachers.base import Situation, Teacher
 from r2v_core.trajectory import Episode
 
@@ -142,7 +142,7 @@ def run(ctx: StageContext) -> StageResult:
         return play(
             jobs,
             collector,
-            open_environment=lambda task: benchmark.open(task, ctx.cache),
+            open_environment=open_environment(ctx, benchmark),
             noise=Noise.none(),
             parallel=config.parallel,
             benchmark=ctx.partition.benchmark,

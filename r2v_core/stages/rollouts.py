@@ -15,7 +15,7 @@ from r2v_core.models.verifier import Verifier
 from r2v_core.perturbations import make_noise
 from r2v_core.runs.spec import StageContext
 from r2v_core.stages.task_suite import open_benchmark
-from r2v_core.stages.teaching import open_judge, open_teacher
+from r2v_core.stages.teaching import open_environment, open_judge, open_teacher
 from r2v_core.trajectory import Episode
 
 _PROPOSERS: dict[str, Proposer] = {}
@@ -66,7 +66,7 @@ def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Seq
         yield from play(
             jobs,
             agent,
-            open_environment=lambda task: benchmark.open(task, ctx.cache),
+            open_environment=open_environment(ctx, benchmark),
             noise=make_noise(config.perturbations),
             parallel=config.agent.parallel,
             benchmark=ctx.partition.benchmark,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from r2v_core.benchmarks import action_form
+from r2v_core.benchmarks.base import AskModel, Benchmark, Environment, Task
 from r2v_core.errors import R2VError
 from r2v_core.runs import processes
 from r2v_core.runs.spec import StageContext
@@ -43,6 +45,20 @@ def open_judge(ctx: StageContext) -> Judge:
     return Judge(model.ask, ctx.report.log)
 
 
+def open_environment(ctx: StageContext, benchmark: Benchmark) -> Callable[[Task], Environment]:
+    """A function that opens an environment for a task of the stage's benchmark."""
+
+    def open_model(name: str) -> AskModel:
+        """A language model that gives verdicts, within ``judge.limits``."""
+        place = replace(_place(ctx, "judge"), usage="answer_judge")
+        model = make_teacher(name, {}, ctx.config.judge.limits, place)
+        if not isinstance(model, ChatTeacher):
+            raise R2VError(f"benchmark.options.judge: '{name}' is not a language model; choose another teacher's name")
+        return lambda messages: model.ask([messages])[0].text
+
+    return lambda task: benchmark.open(task, ctx.cache, open_model)
+
+
 def _place(ctx: StageContext, role: str, scope: str | None = None) -> Place:
     return Place(
         project=ctx.project,
@@ -52,6 +68,7 @@ def _place(ctx: StageContext, role: str, scope: str | None = None) -> Place:
         processes=processes.count(),
         log=ctx.report.log,
         role=role,
+        usage=role,
         action_form=action_form(ctx.partition.benchmark),
         scope=scope,
     )

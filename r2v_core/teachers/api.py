@@ -211,7 +211,9 @@ def make(name: str, entry: TeacherEntry, options: ApiOptions, limits: TeacherLim
         options,
         limits,
         ReplyCache(place.cache / "replies"),
-        Budget(place.run_dir, limits.budget_calls, limits.budget_usd, place.rank, place.processes, place.role),
+        Budget(
+            place.run_dir, limits.budget_calls, limits.budget_usd, place.rank, place.processes, place.role, place.usage
+        ),
         price,
         place.log,
     )

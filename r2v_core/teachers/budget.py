@@ -35,18 +35,18 @@ class Usage:
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def _files(run_dir: Path, role: str) -> list[Path]:
-    return sorted(run_dir.glob(f"{role}_usage*.json"))
+def _files(run_dir: Path, usage: str) -> list[Path]:
+    return sorted(run_dir.glob(f"{usage}_usage*.json"))
 
 
-def read_usage(run_dir: Path, role: str = "teacher") -> Usage:
-    """What all processes of a run have asked of its teacher (or its judge) so far.
+def read_usage(run_dir: Path, usage: str = "teacher") -> Usage:
+    """What all processes of a run have asked of its teacher (or of a judge) so far.
 
     Raises:
         R2VError: if a file of it is damaged: without it a budget can't be kept.
     """
     total = Usage()
-    for path in _files(run_dir, role):
+    for path in _files(run_dir, usage):
         total += _read(path)
     return total
 
@@ -59,12 +59,12 @@ def _read(path: Path) -> Usage:
 
 
 def usage_counts(run_dir: Path) -> dict[str, float]:
-    """The usage as a manifest's counts, ``teacher_calls`` and so on; nothing for a role whose API was not asked."""
+    """The usage as a manifest's counts, ``teacher_calls`` and so on; nothing for one whose API was not asked."""
     return {
-        f"{role}_{name}": value
-        for role in ("teacher", "judge")
-        if _files(run_dir, role)
-        for name, value in asdict(read_usage(run_dir, role)).items()
+        f"{usage}_{name}": value
+        for usage in ("teacher", "judge", "answer_judge")
+        if _files(run_dir, usage)
+        for name, value in asdict(read_usage(run_dir, usage)).items()
     }
 
 
@@ -83,13 +83,16 @@ class Budget:
     rank: int = 0
     processes: int = 1
     role: str = "teacher"
+    """The config section that its limits stand in."""
+    usage: str = "teacher"
+    """What the calls are counted as."""
     own: Usage = field(init=False)
 
     def __post_init__(self) -> None:
         self._file = self.run_dir / (
-            f"{self.role}_usage.part{self.rank}.json" if self.rank else f"{self.role}_usage.json"
+            f"{self.usage}_usage.part{self.rank}.json" if self.rank else f"{self.usage}_usage.json"
         )
-        spent = read_usage(self.run_dir, self.role)
+        spent = read_usage(self.run_dir, self.usage)
         self.own = _read(self._file) if self._file.exists() else Usage()
         left = max(self.calls - spent.calls, 0)
         share = left // self.processes + (self.rank < left % self.processes)
@@ -142,7 +145,7 @@ class Budget:
         return calls and (self._usd_left is None or self._usd_left >= highest_usd)
 
     def _explain(self, highest_usd: float) -> str:
-        spent = read_usage(self.run_dir, self.role)
+        spent = read_usage(self.run_dir, self.usage)
         again = "raise it and run the same command again: nothing is asked twice"
         if self._calls_left is not None and self._calls_left <= 0:
             return f"{self.role}.limits.budget_calls: the run's {self.calls} {self.role} calls are used up; {again}"

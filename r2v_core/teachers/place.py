@@ -26,6 +26,8 @@ class Place:
     log: Callable[[str], None] = _to_stderr
     role: str = "teacher"
     """The config section that the model's options and limits stand in: ``teacher`` or ``judge``."""
+    usage: str = "teacher"
+    """What its calls are counted as, in ``<usage>_usage.json`` and the manifest."""
     action_form: ActionForm = "line"
     """What the benchmark's actions look like."""
     scope: str | None = None

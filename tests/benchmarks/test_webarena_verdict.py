@@ -14,7 +14,6 @@ from r2v_core.benchmarks.webarena.judge import AnswerJudge
 from r2v_core.benchmarks.webarena.sites import Sites
 from r2v_core.benchmarks.webarena.verdict import answered, arrived, decide
 from r2v_core.errors import R2VError
-from r2v_core.teachers.chat import Reply
 from tests.benchmarks.webshop import Shop
 
 SHOP = "http://shop:7770"
@@ -27,10 +26,9 @@ class Said:
         self.replies = list(replies)
         self.asked: list[str] = []
 
-    def __call__(self, talks: Any) -> list[Reply]:
-        (talk,) = talks
-        self.asked.append("\n".join(message["content"] for message in talk))
-        return [Reply(self.replies.pop(0), 1, 1, 0.0)]
+    def __call__(self, messages: list[dict[str, str]]) -> str:
+        self.asked.append("\n".join(message["content"] for message in messages))
+        return self.replies.pop(0)
 
 
 def evaluation(**answers: Any) -> Evaluation:

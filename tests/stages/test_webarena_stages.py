@@ -177,5 +177,5 @@ def test_evaluations_play_in_closed_loop(project: Project) -> None:
 
 def test_the_judge_was_asked_and_is_counted_apart(project: Project) -> None:
     asked = [request for request in project.server.requests if request.messages[0]["content"].startswith("You compare")]
-    usage = [json.loads(path.read_text()) for path in (project.root / "data/cache/webarena").glob("judge_usage*.json")]
+    usage = [json.loads(path.read_text()) for path in project.root.rglob("answer_judge_usage*.json")]
     assert len(asked) == sum(one["calls"] for one in usage) == 1  # again: from the cache

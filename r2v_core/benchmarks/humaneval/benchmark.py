@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, OpenModel, Task, known_splits
 from r2v_core.benchmarks.humaneval.data import Problem, load_problems
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
@@ -78,7 +78,7 @@ class HumanEval:
             progress(len(wanted), len(wanted))
         return [self._task(problems[i], split) for i, split in zip(drawn, wanted, strict=True)]
 
-    def open(self, task: Task, cache: Path) -> Any:
+    def open(self, task: Task, cache: Path, open_model: OpenModel | None = None) -> Any:
         """The live problem of a task.
 
         Raises:

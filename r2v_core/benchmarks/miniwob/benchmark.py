@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, OpenModel, Task, known_splits
 from r2v_core.benchmarks.web.chromium import INSTALL, browser, find_chromium
 from r2v_core.digest import derive_seed, digest_of, rng
 from r2v_core.errors import R2VError, nearest
@@ -153,7 +153,7 @@ class MiniWob:
                     progress(len(tasks), len(slots))
         return tasks
 
-    def open(self, task: Task, cache: Path) -> Any:
+    def open(self, task: Task, cache: Path, open_model: OpenModel | None = None) -> Any:
         """The live page of a task."""
         from r2v_core.benchmarks.miniwob.env import MiniWobEnv
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, Split, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, OpenModel, Split, Task, known_splits
 from r2v_core.benchmarks.swebench.data import Instance, built_folder, load_instances
 from r2v_core.benchmarks.swebench.judge import MISSING, docker_problem, has_grader
 from r2v_core.benchmarks.swebench.rooms import Execution, Where, environment_of, repository_of
@@ -119,7 +119,7 @@ class SweBench:
             for instance in by_template[templates[i]]
         ]
 
-    def open(self, task: Task, cache: Path) -> Any:
+    def open(self, task: Task, cache: Path, open_model: OpenModel | None = None) -> Any:
         """The workspace of a task.
 
         Raises:

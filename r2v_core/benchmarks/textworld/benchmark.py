@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, Split, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, OpenModel, Split, Task, known_splits
 from r2v_core.benchmarks.textworld.build import Game, Request, Unmakeable, build_games, describe
 from r2v_core.digest import derive_seed, digest_of
 from r2v_core.errors import R2VError
@@ -194,7 +194,7 @@ class TextWorld:
             for style in self.options.goals
         ]
 
-    def open(self, task: Task, cache: Path) -> Any:
+    def open(self, task: Task, cache: Path, open_model: OpenModel | None = None) -> Any:
         """The live game of a task, made again if the cache lost it.
 
         Raises:

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, OpenModel, Task, known_splits
 from r2v_core.benchmarks.web.chromium import INSTALL, find_chromium
 from r2v_core.benchmarks.webarena.format import TaskConfig, read_file
-from r2v_core.benchmarks.webarena.judge import AnswerJudge, open_judge
+from r2v_core.benchmarks.webarena.judge import AnswerJudge
 from r2v_core.benchmarks.webarena.sites import SITES, Site, Sites
 from r2v_core.digest import digest_of, rng
 from r2v_core.errors import R2VError
@@ -118,17 +118,18 @@ class WebArena:
             progress(len(tasks), len(tasks))
         return tasks
 
-    def open(self, task: Task, cache: Path) -> Any:
+    def open(self, task: Task, cache: Path, open_model: OpenModel | None = None) -> Any:
         """The task in a browser of its own."""
         from r2v_core.benchmarks.webarena.env import WebArenaEnv
 
         name = self.options.judge
 
         def judge() -> AnswerJudge:
-            self._judge = self._judge or open_judge(str(name), cache)
+            assert name is not None and open_model is not None
+            self._judge = self._judge or AnswerJudge(open_model(name))
             return self._judge
 
-        return WebArenaEnv(task, self.options, judge if name else None)
+        return WebArenaEnv(task, self.options, judge if name and open_model else None)
 
     def _some(self, seed: int, configs: list[TaskConfig]) -> list[TaskConfig]:
         """The template's tasks, or as many of them as are wanted, in their order."""
