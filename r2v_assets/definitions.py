@@ -5,17 +5,20 @@ from __future__ import annotations
 import dagster as dg
 
 from r2v_assets.assets import ASSETS
+from r2v_assets.automation import bring_seeds_up_to_date
 from r2v_assets.checks import ASSET_CHECKS
 from r2v_assets.compute import make_compute
 from r2v_assets.jobs import make_jobs
+from r2v_assets.notify import on_failure
 from r2v_assets.registry import RegistryResource
 from r2v_assets.registry_agreement import AGREEMENT_CHECKS, registry_agreement
+from r2v_assets.settings import RunSettings
 
 defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=[*ASSET_CHECKS, *AGREEMENT_CHECKS],
-    sensors=[registry_agreement],
+    sensors=[registry_agreement, bring_seeds_up_to_date, on_failure],
     jobs=make_jobs([asset.key.to_user_string() for asset in ASSETS]),
-    resources={"compute": make_compute(), "registry": RegistryResource()},
+    resources={"compute": make_compute(), "registry": RegistryResource(), "settings": RunSettings()},
     executor=dg.in_process_executor,  # stages share one machine: one at a time
 )

@@ -20,7 +20,7 @@ def lineage_metadata(manifest: RunManifest) -> dict[str, dg.MetadataValue]:
     """``registry`` (how to look the run up), ``inputs`` (upstream runs with links), ``merged/<role>`` (sources)."""
     found: dict[str, dg.MetadataValue] = {
         "registry": dg.MetadataValue.md(
-            f"`r2v registry show {manifest.run_id}`<br>`r2v registry lineage {manifest.run_id} --direction both`"
+            f"```\nr2v registry show {manifest.run_id}\nr2v registry lineage {manifest.run_id} --direction both\n```"
         )
     }
     if manifest.dagster_run_id:

@@ -47,7 +47,7 @@ def materialize_partition(
 
     Args:
         loaded: the configuration that ``settings`` name; used to see what is up to date.
-        settings: fields of :class:`r2v_assets.stage_asset.StageConfig` given to every asset.
+        settings: fields of :class:`r2v_assets.settings.StageConfig` given to every asset.
         assets: which ones (default: every asset of the stage table).
         force: run everything again.
 

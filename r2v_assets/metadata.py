@@ -8,8 +8,10 @@ from pathlib import Path
 import dagster as dg
 
 from r2v_assets.inputs import RUN_DIR
+from r2v_assets.labels import label
 from r2v_assets.lineage import lineage_metadata
 from r2v_assets.slurm.record import last_job
+from r2v_assets.tables import table_metadata
 from r2v_core.runs.manifest import RunManifest
 
 PREVIEW_CHARS = 20_000
@@ -41,12 +43,12 @@ def run_metadata(manifest: RunManifest, run_dir: Path) -> dict[str, dg.MetadataV
         metadata["steps"] = dg.MetadataValue.int(manifest.n_steps)
         metadata["success_rate"] = dg.MetadataValue.float(round(manifest.success_rate, 4))
     for name, number in manifest.counts.items():
-        metadata[f"count/{name}"] = dg.MetadataValue.float(round(float(number), 4))
+        metadata.setdefault(label(name), dg.MetadataValue.float(round(float(number), 4)))
     for name, fact in last_job(run_dir).items():
         metadata[f"slurm/{name}"] = (
             dg.MetadataValue.text(fact) if isinstance(fact, str) else dg.MetadataValue.float(float(fact))
         )
-    return metadata | _files(manifest, run_dir)
+    return metadata | table_metadata(manifest, run_dir) | _files(manifest, run_dir)
 
 
 def _files(manifest: RunManifest, run_dir: Path) -> dict[str, dg.MetadataValue]:

@@ -10,6 +10,8 @@ from r2v_assets.dagster_adapter import BACKFILL_TAG
 from r2v_core.errors import R2VError, nearest
 from r2v_core.stages.table import BY_ASSET
 
+RESOURCES = ("compute", "io_manager", "registry", "settings")
+
 
 def refuse_unused_config(run: dg.DagsterRun) -> None:
     """Stop before work if settings are meant for an asset that this run does not make.
@@ -22,6 +24,9 @@ def refuse_unused_config(run: dg.DagsterRun) -> None:
         R2VError: naming the key.
     """
     chosen = {key.to_user_string() for key in run.asset_selection or ()}
+    for name in dict(run.run_config).get("resources") or ():  # type: ignore[attr-defined]
+        if name not in RESOURCES:
+            raise R2VError(f"run config: resources.{name}: there is no such resource.{nearest(name, RESOURCES)}")
     given: Mapping[str, object] = dict(run.run_config).get("ops") or {}  # type: ignore[assignment]
     if not chosen:
         return  # a job as a whole; Dagster compares its config with its assets itself

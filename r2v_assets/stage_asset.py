@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from pydantic import Field
 
+from r2v_assets.automation import automation_condition
 from r2v_assets.checks import refuse_failed_inputs
 from r2v_assets.choice import pool_name
 from r2v_assets.compute.base import StageCompute
@@ -17,10 +17,12 @@ from r2v_assets.dagster_adapter import DATA_VERSION_TAG
 from r2v_assets.failure import RETRY, stage_failure
 from r2v_assets.inputs import materialised_run, upstream_runs
 from r2v_assets.metadata import run_metadata
+from r2v_assets.ownership import code_references, owners
 from r2v_assets.partitions import PARTITIONS, check_partition
 from r2v_assets.project import experiments, root
 from r2v_assets.registry import RegistryResource
 from r2v_assets.run_config import refuse_unused_config
+from r2v_assets.settings import RunSettings, StageConfig
 from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
@@ -34,20 +36,6 @@ from r2v_core.stages.table import STAGES
 
 MADE_ON_DEMAND = "task_suite"
 """The one stage that an asset makes itself where it is missing, so that collection works on a bare partition."""
-
-
-class StageConfig(dg.Config):
-    """What can be said about one materialisation; everything has a default."""
-
-    config: str | None = Field(None, description="YAML file (default: $R2V_CONFIG, else the experiment's own)")
-    overrides: list[str] = Field(default_factory=list, description="dotted overrides, e.g. training.bc.max_steps=5")
-    tags: list[str] = Field(default_factory=list, description="tags for the registry")
-    notes: str = Field("", description="free text for the registry")
-    extend: str | None = Field(
-        None, description="finished run of this asset (directory or id) to build on: more steps, more episodes"
-    )
-    run_id: str | None = Field(None, description="continue this run, or create one under this name")
-    resume: bool = Field(True, description="take up an interrupted run with the same config and inputs")
 
 
 def load_stage_config(partition: Partition, config: str | None, overrides: Sequence[str]) -> LoadedConfig:
@@ -70,19 +58,27 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         op_tags={"r2v/stage": stage.name},
         pool=pool_name(),
         retry_policy=RETRY,
+        owners=owners(),
+        metadata=code_references(stage),
+        automation_condition=automation_condition(stage),
     )
     def asset(
-        context: dg.AssetExecutionContext, config: StageConfig, compute: StageCompute, registry: RegistryResource
+        context: dg.AssetExecutionContext,
+        config: StageConfig,
+        settings: RunSettings,
+        compute: StageCompute,
+        registry: RegistryResource,
     ) -> dg.MaterializeResult:
         try:
             refuse_unused_config(context.run)
             partition = check_partition(context.partition_key, experiments())
-            loaded = load_stage_config(partition, config.config, config.overrides)
-            work = Work(context, partition, loaded, config, compute, registry)
+            chosen = config.within(settings)
+            loaded = load_stage_config(partition, chosen.config, chosen.overrides)
+            work = Work(context, partition, loaded, chosen, compute, registry)
             if any(upstream == MADE_ON_DEMAND for _, upstream in stage.inputs):
                 work.make_task_suite()
             refuse_failed_inputs(context.instance, stage, partition.key)
-            manifest, run_dir = work.run(stage, config.run_id, config.extend)
+            manifest, run_dir = work.run(stage, chosen)
         except R2VError as error:
             raise stage_failure(error) from None
         return dg.MaterializeResult(
@@ -103,8 +99,12 @@ class Work:
     compute: StageCompute
     registry: RegistryResource
 
-    def run(self, stage: Stage, run_id: str | None, extend: str | None = None) -> tuple[RunManifest, Path]:
-        """Plan a stage, run it, and register the run however it ended."""
+    def run(self, stage: Stage, own: StageConfig | None = None) -> tuple[RunManifest, Path]:
+        """Plan a stage, run it, and register the run however it ended.
+
+        Args:
+            own: what is said about this very stage; None for one that is made on the way.
+        """
         resume = self.config.resume or self.context.retry_number > 0  # a retry goes on with what the first try has
         spec = plan(
             stage.name,
@@ -115,16 +115,16 @@ class Work:
             inputs=upstream_runs(
                 self.context.instance, stage, self.partition.key, merged_roles(stage, self.loaded.config)
             ),
-            run_id=run_id,
+            run_id=own.run_id if own else None,
             resume=resume,
-            extend=extend,
+            extend=own.extend if own else None,
             tags=self.config.tags,
             notes=self.config.notes,
         )
         if resume:
             spec = self.compute.adopt(self.context, spec)
         try:
-            return self.compute.run(self.context, spec), Path(spec.run_dir)
+            return self.compute.run(self.context, spec, own.resources() if own else {}), Path(spec.run_dir)
         finally:
             self.registry.register_with_inputs(spec.run_dir, self.context.log)
 
@@ -136,7 +136,7 @@ class Work:
         if on_disk or materialised_run(self.context.instance, stage.asset, key):
             return
         self.context.log.info(f"{key} has no {stage.asset} yet; making it first")
-        manifest, run_dir = self.run(stage, None)
+        manifest, run_dir = self.run(stage)
         self.context.log_event(
             dg.AssetMaterialization(
                 stage.asset,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import dagster as dg
 
@@ -17,10 +20,16 @@ class StageCompute(dg.ConfigurableResource, ABC):
     """Runs a stage somewhere and waits for it."""
 
     @abstractmethod
-    def run(self, context: dg.AssetExecutionContext, spec: StageSpec) -> RunManifest:
+    def run(
+        self, context: dg.AssetExecutionContext, spec: StageSpec, resources: Mapping[str, Any] = MappingProxyType({})
+    ) -> RunManifest:
         """Run a planned stage to its end and return its manifest, status ``done``.
 
+        Args:
+            resources: what a job asks for this time, over what the cluster's profile says.
+
         Raises:
+            R2VError: if the resources make no sense here.
             StageFailure: described by the stage's own error; the run directory says the same.
         """
 

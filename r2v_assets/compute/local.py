@@ -11,13 +11,15 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO
+from types import MappingProxyType
+from typing import IO, Any
 
 import dagster as dg
 from pydantic import Field
 
 from r2v_assets.compute.base import StageCompute, write_spec
 from r2v_assets.outcome import outcome
+from r2v_core.errors import R2VError
 from r2v_core.runs.manifest import RunManifest
 from r2v_core.runs.spec import StageSpec
 from r2v_core.stages.table import get_stage
@@ -34,8 +36,15 @@ class LocalCompute(StageCompute):
     )
     grace_s: float = Field(30.0, gt=0, description="seconds between SIGTERM and SIGKILL when a run is cancelled")
 
-    def run(self, context: dg.AssetExecutionContext, spec: StageSpec) -> RunManifest:
+    def run(
+        self, context: dg.AssetExecutionContext, spec: StageSpec, resources: Mapping[str, Any] = MappingProxyType({})
+    ) -> RunManifest:
         """Run the stage; see :meth:`StageCompute.run`."""
+        if resources:
+            raise R2VError(
+                f"cluster: {', '.join(resources)}: stages run on this machine, where nothing is asked for; leave it "
+                "out, or set R2V_COMPUTE=slurm"
+            )
         command = [sys.executable, "-m", *get_stage(spec.stage).command, "--spec", str(write_spec(spec))]
         with (
             _quiet_preview(),

@@ -17,7 +17,10 @@ what it does around a job is not what jobs of days need, and none of it can be s
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -71,9 +74,11 @@ class SlurmCompute(StageCompute):
             record.write(path.parent)
         return spec
 
-    def run(self, context: dg.AssetExecutionContext, spec: StageSpec) -> RunManifest:
+    def run(
+        self, context: dg.AssetExecutionContext, spec: StageSpec, resources: Mapping[str, Any] = MappingProxyType({})
+    ) -> RunManifest:
         """Run the stage as a job, or as several where a time limit or a lost node ends one."""
-        profile = load_profile(self.profile, root())
+        profile = load_profile(self.profile, root()).asking(get_stage(spec.stage).asset, resources)
         if _local(profile, spec):
             return LocalCompute(echo=self.echo, grace_s=30.0).run(context, spec)
         run_dir = Path(spec.run_dir)

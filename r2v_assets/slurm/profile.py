@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -154,6 +155,20 @@ class Profile(_Section):
         kind = self.gpu if merged["gpus"] else self.cpu
         merged |= {key: value for key, value in kind.items() if key not in own}
         return Resources.model_validate(merged)
+
+    def asking(self, asset: str, wanted: Mapping[str, Any]) -> Profile:
+        """This profile, with what one run asks for of an asset.
+
+        Raises:
+            R2VError: if a value is wrong, or the time limit too short to save before it.
+        """
+        if wrong := _resource_problems(dict(wanted)):
+            raise R2VError("\n".join(f"cluster.{key}: {what}" for key, what in wrong.items()))
+        changed = self.model_copy(update={"assets": {**self.assets, asset: {**self.assets.get(asset, {}), **wanted}}})
+        limit = changed.resources(asset).time
+        if seconds(limit) <= self.warn_s:
+            raise R2VError(f"cluster.time: {limit} is not longer than warn_s of {self.name} ({self.warn_s} s)")
+        return changed
 
 
 def _of(table: dict[str, dict[str, Any]], asset: str) -> dict[str, Any]:

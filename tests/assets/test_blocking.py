@@ -11,6 +11,7 @@ from r2v_assets.assets import ASSETS
 from r2v_assets.checks import ASSET_CHECKS, BLOCKING, CHECKS
 from r2v_assets.compute.base import StageCompute
 from r2v_assets.registry import RegistryResource
+from r2v_assets.settings import RunSettings
 from r2v_core.benchmarks.base import Task
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import RunManifest, write_manifest
@@ -47,7 +48,7 @@ def materialize(instance: dg.DagsterInstance, second: str, *assets: str) -> dg.E
     defs = dg.Definitions(
         ASSETS,
         asset_checks=ASSET_CHECKS,
-        resources={"compute": SuiteCompute(second=second), "registry": RegistryResource()},
+        resources={"compute": SuiteCompute(second=second), "registry": RegistryResource(), "settings": RunSettings()},
     )
     job = defs.resolve_implicit_global_asset_job_def()
     config = {"ops": {asset: {"config": {"config": "configs/small.yaml"}} for asset in assets}}

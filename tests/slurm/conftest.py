@@ -24,6 +24,7 @@ from r2v_assets.assets import ASSETS
 from r2v_assets.compute.slurm import SlurmCompute
 from r2v_assets.materialize import failure_text
 from r2v_assets.registry import RegistryResource
+from r2v_assets.settings import RunSettings
 from r2v_assets.slurm.deploy import deploy
 from r2v_assets.slurm.onemachine import ACCOUNT, Cluster, check_installed
 from r2v_assets.slurm.profile import load_profile
@@ -139,7 +140,11 @@ class Materialization(threading.Thread):
         try:
             self.result = dg.materialize(
                 [one for one in ASSETS if one.key.to_user_string() == self.asset],
-                resources={"compute": SlurmCompute(profile="test", echo=False), "registry": RegistryResource()},
+                resources={
+                    "compute": SlurmCompute(profile="test", echo=False),
+                    "registry": RegistryResource(),
+                    "settings": RunSettings(),
+                },
                 instance=self.instance,
                 partition_key=PARTITION,
                 run_config={"ops": {self.asset: {"config": self.settings}}},
