@@ -167,7 +167,7 @@ def _write_episodes(entry: Entry, file: Path | None, output: Path, problems: lis
     with temporary.open("wb") as out:
         for number, _, text, _ in lines(file):
             try:
-                episode = _episode(text, entry, number)
+                episode = read_episode(text, entry, number)
                 line = json.dumps(versioned(episode), ensure_ascii=False).encode()
             except ValidationError as error:
                 problems.append(f"{file}:{number}: {describe(error)}")
@@ -183,7 +183,12 @@ def _write_episodes(entry: Entry, file: Path | None, output: Path, problems: lis
     return n, n_success, n_steps
 
 
-def _episode(text: bytes, entry: Entry, number: int) -> Episode:
+def read_episode(text: bytes, entry: Entry, number: int) -> Episode:
+    """One line of a file of episodes, in today's form or an old one, as an episode of today that names its run.
+
+    Raises:
+        ValidationError: if it is no episode in either form (or ValueError, RecursionError).
+    """
     record = from_json(text)
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")

@@ -48,7 +48,7 @@ The same command after a crash or kill takes the interrupted run up again. exit 
         action="extend",
         default=[],
         metavar="ROLE=RUN_DIR",
-        help="read this run instead of the newest finished one of the partition",
+        help="read this run instead of the newest finished one of the partition; for episodes also FILE.jsonl",
     )
     if stage.extends:
         parser.add_argument(
@@ -97,6 +97,10 @@ def _parse(stage: str, argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def _roles(stage: str) -> str:
+    return ", ".join(role for role, _ in get_stage(stage).inputs) or "none"
+
+
 def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
     if args.spec is not None:
         return read_spec(args.spec)
@@ -108,7 +112,7 @@ def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
     for item in args.input:
         role, separator, path = item.partition("=")
         if not separator or not path:
-            raise R2VError(f"--input {item}: write ROLE=RUN_DIR")
+            raise R2VError(f"--input {item}: write ROLE=RUN_DIR; the roles: {_roles(stage)}")
         given[role] = Path(path)
     return plan(
         stage,

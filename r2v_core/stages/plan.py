@@ -11,10 +11,11 @@ from r2v_core.partition import Partition
 from r2v_core.runs.directories import find_resumable, find_runs, new_run_id, project_root, relative_to, runs_folder
 from r2v_core.runs.fingerprint import fingerprint
 from r2v_core.runs.locks import is_alive
-from r2v_core.runs.manifest import MANIFEST_NAME, RunInput, RunManifest, begun_by_older, read_manifest
+from r2v_core.runs.manifest import IMPORT, MANIFEST_NAME, RunInput, RunManifest, begun_by_older, read_manifest
 from r2v_core.runs.spec import StageSpec, UpstreamRun
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.extend import base_input
+from r2v_core.stages.file_inputs import imported_run
 from r2v_core.stages.merged_inputs import merged_inputs, merged_roles
 from r2v_core.stages.table import STAGES, get_stage
 from r2v_core.teachers import check_teacher, teacher_identity
@@ -50,6 +51,8 @@ def find_inputs(
     for role, upstream in stage.inputs:
         if role in given:
             directory = given[role]
+            if directory.is_file():
+                directory = _import(directory, role, upstream, loaded, partition, project)
             manifest = read_manifest(directory)
             if upstream not in _origins(manifest):
                 raise R2VError(f"--input {role}={directory} is a run of '{manifest.stage}', not of '{upstream}'")
@@ -82,8 +85,22 @@ def find_inputs(
     return found
 
 
+def _import(file: Path, role: str, upstream: str, loaded: LoadedConfig, partition: Partition, project: Path) -> Path:
+    """A file of episodes as a run."""
+    if upstream not in ("collect", "perturb"):
+        raise R2VError(f"--input {role}={file}: only episodes can come from a file; name a run directory")
+    paths = loaded.config.paths
+    suites = find_runs(project, paths, STAGES["task_suite"], partition.benchmark_teacher, partition.seed)
+    teacher = teacher_identity(partition.teacher, project)
+    return imported_run(file, upstream, partition, teacher, project, paths, suites[0] if suites else None)
+
+
 def _origins(manifest: RunManifest) -> list[str]:
-    """The stages that a run's data come from: a merge of one stage's runs is as good as a run of that stage."""
+    """The stages that a run's data come from: a merge of one stage's runs is as good as a run of that stage, and so
+    is a file of its episodes.
+    """
+    if manifest.stage == IMPORT:
+        return [manifest.config["import"]["stage"]]
     merged = manifest.config.get("merge", {}).get("stages", []) if manifest.stage == "merge" else []
     return merged if len(merged) == 1 else [manifest.stage]
 

@@ -23,7 +23,7 @@ from r2v_core.partition import Partition
 from r2v_core.runs import processes
 from r2v_core.runs.directories import relative_to
 from r2v_core.runs.locks import LOCK_NAME
-from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.runs.manifest import IMPORT, MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
 from r2v_core.runs.reporting import Reporter, Stopped
 from r2v_core.runs.spec import StageContext, StageFunction, StageResult, StageSpec, load_upstream
 from r2v_core.stages.table import get_stage
@@ -84,6 +84,13 @@ def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunMani
     try:
         context = _context(spec, run_dir, report)
         for role, run in context.inputs.items():
+            if run.manifest.stage == IMPORT:
+                counts = run.manifest.counts
+                report.log(
+                    f"{role}: {counts['kept']:.0f} episodes of {run.manifest.config['import']['file']}; left out: "
+                    f"{counts['held_out']:.0f} of held-out templates, {counts['other_split']:.0f} of another split; "
+                    f"{counts['unknown_template']:.0f} are of templates that the task suite does not know"
+                )
             if run.manifest.stage == "merge":
                 counts = run.manifest.counts
                 report.log(
