@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -36,6 +37,12 @@ def shorten(text: str, width: int) -> str:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Rows as a table on standard output."""
+    if text := table_text(rows, columns):
+        print(text)
+
+
+def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
     """Rows as a table. On a terminal it fits the window; into a pipe it is as wide as its contents."""
     from rich import box
     from rich.console import Console
@@ -43,7 +50,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None
 
     names = list(columns if columns is not None else rows[0] if rows else [])
     if not names:
-        return
+        return ""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         numeric = all(isinstance(row[name], (int, float)) or row[name] is None for row in rows) and bool(rows)
@@ -51,7 +58,9 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None
     for row in rows:
         table.add_row(*[_cell(row[name]) for name in names])
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else 100_000
-    Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width).print(table)
+    console = Console(file=io.StringIO(), markup=False, highlight=False, emoji=False, width=width)
+    console.print(table)
+    return console.file.getvalue().rstrip("\n")  # type: ignore[attr-defined]
 
 
 def _cell(value: Any) -> str:

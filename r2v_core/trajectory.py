@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from r2v_core.digest import digest_of
 from r2v_core.migrations import current_version
@@ -116,6 +116,18 @@ class Step(Record):
     latency_s: float = Field(default=0.0, description="wall seconds to decide and act")
 
 
+class Metadata(dict[str, Any]):
+    """What is known of an episode beside its steps: JSON values by name, readable as attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(
+                f"no '{name}' in this episode's metadata; it has {', '.join(self) or 'none'}"
+            ) from None
+
+
 class Episode(Record):
     """One attempt at one task."""
 
@@ -131,8 +143,8 @@ class Episode(Record):
     truncated: bool = Field(default=False, description="ended by the step limit")
     perturbation_seed: int | None = Field(default=None, description="z; None for clean episodes")
     seed: int = Field(default=0, description="the partition's seed")
-    metadata: dict[str, Any] = Field(
-        default_factory=dict, description="run_id, teacher_model, teacher_provider, split, family, method, …"
+    metadata: Annotated[dict[str, Any], AfterValidator(Metadata)] = Field(
+        default_factory=Metadata, description="run_id, teacher_model, teacher_provider, split, family, method, …"
     )
 
     @property

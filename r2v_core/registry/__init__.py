@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from r2v_core.registry.api import DataRegistry
     from r2v_core.registry.queries import RunRow, Runs
+    from r2v_core.registry.store import TrajectoryStore
 
-__all__ = ["DataRegistry", "RunRow", "Runs"]
+__all__ = ["DataRegistry", "RunRow", "Runs", "TrajectoryStore"]
 
-_HOMES = {"DataRegistry": "api", "RunRow": "queries", "Runs": "queries"}
+_HOMES = {"DataRegistry": "api", "RunRow": "queries", "Runs": "queries", "TrajectoryStore": "store"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2v_core.registry import doctor as _doctor
-from r2v_core.registry import legacy, merge, merged_run, queries
+from r2v_core.registry import legacy, merge, merged_run, queries, selection
 from r2v_core.registry import lineage as _lineage
 from r2v_core.registry import rebuild as _rebuild
 from r2v_core.registry.database import read
 from r2v_core.registry.register import ROOTS, SyncReport, register_runs, sync
 from r2v_core.registry.sql import run_sql
+from r2v_core.registry.store import MergedStore
 from r2v_core.runs.manifest import RunManifest
 from r2v_core.trajectory import Episode
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 
 class DataRegistry:
@@ -55,7 +60,7 @@ class DataRegistry:
         directory = Path(directory)
         return directory if directory.is_absolute() or directory.exists() else self.project / directory
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> queries.Summary:
         """``runs, episodes, unique_episodes, cost_usd`` and ``groups``: one entry a stage, teacher and status."""
         with read(self.path) as con:
             return queries.summary(con)
@@ -138,32 +143,57 @@ class DataRegistry:
         with read(self.path) as con:
             return queries.split_conflicts(con, queries.require_runs(con, run_ids))
 
-    def iter_episodes(self, run_ids: Iterable[str], deduplicate: bool = True) -> Iterator[Episode]:
-        """The episodes of some runs, oldest run first (``created_at``, then ``run_id``), each run's in file order.
+    def iter_episodes(
+        self,
+        run_ids: Iterable[str],
+        deduplicate: bool = True,
+        *,
+        stages: Sequence[str] | None = selection.STAGES,
+        splits: Sequence[str] | None = selection.SPLITS,
+    ) -> Iterator[Episode]:
+        """The training data in some runs, oldest run first (``created_at``, then ``run_id``), in file order.
 
-        Of trajectories with the same action sequence only the oldest run's copy comes, unless ``deduplicate`` is false.
+        These are collected and perturbed trajectories of the training split; whatever else the runs hold is left out,
+        with a warning that says what, unless ``stages`` or ``splits`` name it (None: any). Of trajectories with the
+        same action sequence only the oldest run's copy comes, unless ``deduplicate`` is false.
 
         Raises:
             R2VError: for an empty list, an unknown run, runs without episodes, or files that are gone or changed.
         """
-        return merge.iter_episodes(self._plan(run_ids, deduplicate))
+        sources, left_out = self._plan(run_ids, deduplicate, stages, splits)
+        if left_out:
+            log.warning(selection.describe(left_out))
+        return merge.iter_episodes(sources)
 
     def merge_runs(
-        self, run_ids: Iterable[str], output_path: str | Path, deduplicate: bool = True
-    ) -> merge.MergedStore:
-        """Write the episodes of some runs to one ``.jsonl`` or ``.parquet`` file, ordered as :meth:`iter_episodes`.
+        self,
+        run_ids: Iterable[str],
+        output_path: str | Path,
+        deduplicate: bool = True,
+        *,
+        stages: Sequence[str] | None = selection.STAGES,
+        splits: Sequence[str] | None = selection.SPLITS,
+    ) -> MergedStore:
+        """Write the episodes that :meth:`iter_episodes` gives to one ``.jsonl`` or ``.parquet`` file.
 
         Returns:
-            the file as a store: ``iter_episodes()``, ``n_episodes``, and ``kept`` and ``dropped`` per run.
+            the file as a store: ``iter_episodes()``, ``n_episodes``, ``kept`` and ``dropped`` per run, ``left_out``.
 
         Raises:
             R2VError: as :meth:`iter_episodes`, and if the output can't be written; it is then what it was before.
         """
-        return merge.write_merged(self._plan(run_ids, deduplicate), Path(output_path))
+        sources, left_out = self._plan(run_ids, deduplicate, stages, splits)
+        if left_out:
+            log.warning(selection.describe(left_out))
+        return replace(merge.write_merged(sources, Path(output_path)), left_out=left_out)
 
-    def _plan(self, run_ids: Iterable[str], deduplicate: bool) -> list[merge.Source]:
+    def _plan(
+        self, run_ids: Iterable[str], deduplicate: bool, stages: Sequence[str] | None, splits: Sequence[str] | None
+    ) -> tuple[list[merge.Source], selection.LeftOut]:
         with read(self.path) as con:
-            return merge.plan(con, run_ids, self.project, deduplicate)
+            chosen, left_out = selection.choose_stages(con, run_ids, stages)
+            left_out += selection.other_splits(con, chosen, splits)
+            return merge.plan(con, chosen, self.project, deduplicate, splits=splits), left_out
 
     def merge_to_run(
         self,
@@ -171,6 +201,8 @@ class DataRegistry:
         *,
         where: str | None = None,
         deduplicate: bool = True,
+        stages: Sequence[str] | None = selection.STAGES,
+        splits: Sequence[str] | None = selection.SPLITS,
         runs_folder: Path | None = None,
         tags: Sequence[str] = (),
         notes: str = "",
@@ -183,6 +215,8 @@ class DataRegistry:
             run_ids=run_ids,
             where=where,
             deduplicate=deduplicate,
+            stages=stages,
+            splits=splits,
             tags=tags,
             notes=notes,
         )

@@ -64,11 +64,7 @@ def summary(as_json: Json = False, project: Project = None, registry: File = Non
     found = _open(project, registry).summary()
     if as_json:
         return print_json(found)
-    print(
-        f"{found['runs']} runs, {found['episodes']} episodes ({found['unique_episodes']} unique), "
-        f"${found['cost_usd']:.2f}"
-    )
-    print_table(found["groups"])
+    print(found)
     return None
 
 
@@ -169,23 +165,30 @@ def merge(
     where: Annotated[str | None, typer.Option(help="SQL condition on the table runs, instead of run ids.")] = None,
     output: Annotated[Path | None, typer.Option(help="A .jsonl or .parquet file.")] = None,
     as_run: Annotated[bool, typer.Option(help="Make a registered run with manifest and lineage.")] = False,
+    stage: Annotated[list[str] | None, typer.Option(help="Stage to take (default: collect, perturb).")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to take (default: train).")] = None,
     deduplicate: Annotated[bool, typer.Option(help="Keep the oldest copy of equal action sequences only.")] = True,
     tag: Annotated[list[str] | None, typer.Option(help="Tags of the new run (with --as-run).")] = None,
     as_json: Json = False,
     project: Project = None,
     registry: File = None,
 ) -> None:
-    """Merge runs into one file, or into a run of its own, without duplicates."""
-    found = _open(project, registry)
+    """Merge training data of runs into one file, or into a run of its own, without duplicates."""
+    from r2v_core.registry.selection import SPLITS, STAGES
+
+    found, stages, splits = _open(project, registry), stage or STAGES, split or SPLITS
     if bool(runs) == bool(where) or bool(output) == as_run:
         raise R2VError("say what to merge (run ids or --where) and where to (--output FILE or --as-run)")
     if as_run:
-        manifest = found.merge_to_run(runs or None, where=where, deduplicate=deduplicate, tags=tag or [])
+        manifest = found.merge_to_run(
+            runs or None, where=where, deduplicate=deduplicate, stages=stages, splits=splits, tags=tag or []
+        )
         counts = json.loads((found.project / manifest.output_dir / "merge.json").read_text(encoding="utf-8"))["runs"]
         target, total = manifest.run_id, manifest.n_episodes
     else:
         assert output is not None
-        store = found.merge_runs(runs or [row.run_id for row in found.query(where=where)], output, deduplicate)
+        ids = runs or [row.run_id for row in found.query(where=where)]
+        store = found.merge_runs(ids, output, deduplicate, stages=stages, splits=splits)
         counts = {run_id: {"kept": n, "dropped": store.dropped[run_id]} for run_id, n in store.kept.items()}
         target, total = str(output), store.n_episodes
     if as_json:

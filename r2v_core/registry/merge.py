@@ -19,7 +19,7 @@ from r2v_core.registry.database import Connection, reason
 from r2v_core.registry.linewriter import CHANGED, LineWriter
 from r2v_core.registry.queries import require_runs
 from r2v_core.registry.records import EPISODES_PARQUET, describe
-from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.registry.store import MergedStore
 from r2v_core.runs.parquet import file_version, parquet_metadata, read_parquet, write_parquet
 from r2v_core.trajectory import Episode
 
@@ -49,41 +49,18 @@ class Source:
     n_all: int
     n_held_out: int = 0
     """Records left out because their template is held out."""
+    n_left_out: int = 0
+    """Records left out because they are of another split than asked for."""
 
     @property
     def dropped(self) -> int:
         """Records left out, mostly as duplicates."""
-        return self.n_all - len(self.lines)
-
-
-@dataclass(frozen=True)
-class MergedStore:
-    """A merged file and where its episodes came from."""
-
-    path: Path
-    kept: dict[str, int]
-    """Episodes taken from each run, oldest run first."""
-    dropped: dict[str, int]
-    """Duplicates left out of each run."""
-
-    @property
-    def n_episodes(self) -> int:
-        """Episodes in the file."""
-        return sum(self.kept.values())
-
-    def __len__(self) -> int:
-        return self.n_episodes
-
-    def iter_episodes(self) -> Iterator[Episode]:
-        """The episodes, oldest run first, each run's in file order."""
-        if self.path.suffix == ".parquet":
-            return read_parquet(self.path, Episode)
-        return JsonlStore(self.path, Episode).read()
+        return self.n_all - len(self.lines) - self.n_left_out
 
 
 _RECORDS = """
 SELECT rank, line, byte_offset, byte_length, action_key, hash(action_hash) AS second_key,
-    {held} AS held, {copy} AS copy
+    {held} AS held, {copy} AS copy, {other} AS other
 FROM episodes JOIN merge_order USING (run_id) ORDER BY rank, line
 """
 _FILES = "SELECT rank, any_value(path) FROM episodes JOIN merge_order USING (run_id) GROUP BY rank"
@@ -102,6 +79,7 @@ def plan(
     *,
     held_out: Collection[str] = (),
     copies_of: Sequence[Source] | None = None,
+    splits: Collection[str] | None = None,
 ) -> list[Source]:
     """Decide what is kept of each run, oldest run first (``created_at``, then ``run_id``).
 
@@ -115,6 +93,7 @@ def plan(
         held_out: templates whose episodes are left out first.
         copies_of: another plan; only perturbed copies of the episodes that it keeps are kept, and all of them, since
             copies of one trajectory under different noise have the same actions and are no duplicates.
+        splits: take episodes of these splits, and those that name none; None takes all.
 
     Raises:
         R2VError: for an empty list, an unknown run, or runs without any episode.
@@ -127,9 +106,11 @@ def plan(
     con.register("merge_kept", _kept_lines(copies_of or []))
     held = "list_contains($held_out, template_id)" if held_out else "false"
     copy = f"(source_run_id, source_episode_id) IN ({_KEPT})" if copies_of is not None else "true"
+    other = "coalesce(NOT list_contains($splits, split), false)" if splits is not None else "false"
+    values = {"held_out": sorted(held_out)} if held_out else {}
+    values |= {"splits": list(splits)} if splits is not None else {}
     try:
-        records = _RECORDS.format(held=held, copy=copy)
-        table = con.execute(records, {"held_out": sorted(held_out)} if held_out else None).fetchnumpy()
+        table = con.execute(_RECORDS.format(held=held, copy=copy, other=other), values or None).fetchnumpy()
         files = dict(con.execute(_FILES).fetchall())
     finally:
         con.unregister("merge_order")
@@ -139,8 +120,9 @@ def plan(
     if (unknown := np.ma.getmaskarray(table["copy"])).any():
         run_id = wanted[int(table["rank"][np.flatnonzero(unknown)[0]])]
         raise R2VError(f"run '{run_id}': the registry does not say what its episodes are copies of: r2v registry sync")
-    held_rows = np.asarray(table["held"], bool)
-    kept = ~held_rows & np.asarray(table["copy"], bool)
+    other_rows = np.asarray(table["other"], bool)
+    held_rows = np.asarray(table["held"], bool) & ~other_rows
+    kept = ~held_rows & ~other_rows & np.asarray(table["copy"], bool)
     if deduplicate and copies_of is None:
         rows = np.flatnonzero(kept)
         kept[rows] = _first_copies(table["action_key"][rows], table["second_key"][rows])
@@ -161,6 +143,7 @@ def plan(
                 np.flatnonzero(keep),
                 len(keep),
                 int(held_rows[part].sum()),
+                int(other_rows[part].sum()),
             )
         )
     return sources

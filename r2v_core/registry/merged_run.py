@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
-from r2v_core.registry import queries
+from r2v_core.registry import queries, selection
 from r2v_core.registry.database import Connection, read
 from r2v_core.registry.merge import Source, plan, write_merged
 from r2v_core.registry.records import EPISODES_JSONL, EPISODES_PARQUET, json_text, measure, relative
@@ -25,6 +26,8 @@ COUNTS = "merge.json"
 """Beside the data: kept and dropped per run."""
 _NAMES = 3
 """A directory is named after at most so many benchmarks, providers or models."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def prepare(
     held_out: Collection[str] = (),
     suite: RunInput | None = None,
     copies_of: Merge | None = None,
+    splits: Collection[str] | None = None,
 ) -> Merge:
     """Decide a merge of registered runs.
 
@@ -94,13 +98,20 @@ def prepare(
         held_out: templates of which nothing may be learnt; their episodes are left out.
         suite: the task suite that says so, for the lineage.
         copies_of: keep exactly the perturbed copies of the episodes that this merge keeps.
+        splits: take episodes of these splits, and those that name none; None takes all.
 
     Raises:
         R2VError: for an unknown run, one that is not finished, nothing to merge, or templates that stand in different
             splits in different runs (training on them would leak test tasks).
     """
     sources = plan(
-        con, run_ids, project, deduplicate, held_out=held_out, copies_of=copies_of.sources if copies_of else None
+        con,
+        run_ids,
+        project,
+        deduplicate,
+        held_out=held_out,
+        copies_of=copies_of.sources if copies_of else None,
+        splits=splits,
     )
     manifests = [queries.get_run(con, source.run_id) for source in sources]
     for manifest in manifests:
@@ -120,6 +131,8 @@ def prepare(
         "held_out": _met(con, run_ids, held_out) if any(source.n_held_out for source in sources) else None,
         "copies_of": copies_of.digest if copies_of else None,
     }
+    if splits is not None and any(source.n_left_out for source in sources):
+        content["splits"] = sorted(splits)
     config = {
         "run_ids": [source.run_id for source in sources],
         "where": where,
@@ -185,6 +198,8 @@ def _fill(
     seed = min(manifest.seed for manifest in manifests)
     n_success, n_steps = _totals(directory / EPISODES_PARQUET)
     counts = {name: sum(run[name] for run in merge.counts.values()) for name in ("kept", "dropped", "held_out")}
+    if left_out := sum(source.n_left_out for source in merge.sources):
+        counts["left_out"] = left_out
     manifest = RunManifest(
         run_id=directory.name,
         stage=STAGE,
@@ -221,17 +236,25 @@ def merge_to_run(
     run_ids: Sequence[str] | None = None,
     where: str | None = None,
     deduplicate: bool = True,
+    stages: Sequence[str] | None = selection.STAGES,
+    splits: Sequence[str] | None = selection.SPLITS,
     tags: Sequence[str] = (),
     notes: str = "",
 ) -> Path:
     """Merge runs, named by their ids or by a SQL condition on the table ``runs``, into a new run directory.
+
+    Episodes of other stages and splits than these (None: any) are left out, with a warning.
 
     Raises:
         R2VError: as :func:`chosen_ids`, :func:`prepare` and :func:`write`.
     """
     with read(path) as con:
         ids = chosen_ids(con, run_ids, where)
-        merge = prepare(con, project, ids, where=where, deduplicate=deduplicate)
+        ids, left_out = selection.choose_stages(con, ids, stages)
+        left_out += selection.other_splits(con, ids, splits)
+        merge = prepare(con, project, ids, where=where, deduplicate=deduplicate, splits=splits)
+    if left_out:
+        log.warning(selection.describe(left_out))
     return write(merge, project, runs_folder, tags=tags, notes=notes)
 
 

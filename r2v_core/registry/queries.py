@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import duckdb
 
+from r2v_core.console import table_text
 from r2v_core.errors import R2VError
 from r2v_core.migrations import upgrade
 from r2v_core.registry.database import Connection, reason
@@ -184,7 +185,18 @@ def require_runs(con: Connection, run_ids: Iterable[str]) -> list[str]:
     return found
 
 
-def summary(con: Connection) -> dict[str, Any]:
+class Summary(dict[str, Any]):
+    """``runs, episodes, unique_episodes, cost_usd`` and ``groups``; printed, it is a table."""
+
+    def __str__(self) -> str:
+        totals = (
+            f"{self['runs']} runs, {self['episodes']} episodes ({self['unique_episodes']} unique), "
+            f"${self['cost_usd']:.2f}"
+        )
+        return "\n".join(filter(None, [totals, table_text(self["groups"])]))
+
+
+def summary(con: Connection) -> Summary:
     """Totals, and one entry a stage, benchmark, teacher and status under ``groups``."""
     totals = con.sql(
         "SELECT n_runs AS runs, n_episodes AS episodes, n_unique AS unique_episodes, "
@@ -195,7 +207,7 @@ def summary(con: Connection) -> dict[str, Any]:
         "coalesce(sum(n_success) / nullif(sum(n_episodes), 0), 0.0) AS success_rate, sum(cost_usd) AS cost_usd, "
         "strftime(max(created_at), '%Y-%m-%dT%H:%M:%SZ') AS newest FROM runs GROUP BY ALL ORDER BY ALL"
     ).to_arrow_table()
-    return {**totals.to_pylist()[0], "groups": groups.to_pylist()}
+    return Summary(**totals.to_pylist()[0], groups=groups.to_pylist())
 
 
 def count_unique(con: Connection, run_ids: Iterable[str] | None = None) -> int:

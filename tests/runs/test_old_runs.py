@@ -114,9 +114,9 @@ def test_the_old_registry_is_migrated(project: Path) -> None:
     assert registry.get_run(COLLECTED[0]) == read_manifest(project / "data/runs" / COLLECTED[0])
     assert {run.run_id for run in registry.query(stage="collect", variant="")} == {*COLLECTED, KILLED}
     registry.sync()
-    before = registry.sql("SELECT * FROM runs ORDER BY run_id").to_json()
+    before = registry.sql("SELECT * FROM runs ORDER BY run_id").astype(str).to_dict("records")
     registry.rebuild()
-    assert registry.sql("SELECT * FROM runs ORDER BY run_id").to_json() == before
+    assert registry.sql("SELECT * FROM runs ORDER BY run_id").astype(str).to_dict("records") == before
 
 
 def test_old_runs_are_whole(project: Path) -> None:
