@@ -58,6 +58,9 @@ class _Settings(dg.Config):
 class StageConfig(_Settings):
     """Settings of one asset. They count more than those of the run."""
 
+    inputs: list[str] = Field(
+        default=[], description="ROLE=RUN_DIR: read this run instead of the newest one; for episodes also a FILE.jsonl"
+    )
     extend: str | None = Field(
         default=None, description="finished run of this asset (directory or id) to build on: more steps, more episodes"
     )
@@ -72,6 +75,7 @@ class StageConfig(_Settings):
             tags=list(dict.fromkeys([*run.tags, *self.tags])),
             notes=self.notes or run.notes,
             cluster=ClusterConfig(**{**run.resources(), **self.resources()}),
+            inputs=self.inputs,
             extend=self.extend,
             run_id=self.run_id,
             resume=self.resume,

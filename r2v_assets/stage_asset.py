@@ -31,7 +31,7 @@ from r2v_core.runs.manifest import RunManifest
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.experiments import load_config
 from r2v_core.stages.merged_inputs import merged_roles
-from r2v_core.stages.plan import plan
+from r2v_core.stages.plan import parse_inputs, plan
 from r2v_core.stages.table import STAGES
 
 MADE_ON_DEMAND = "task_suite"
@@ -106,15 +106,16 @@ class Work:
             own: what is said about this very stage; None for one that is made on the way.
         """
         resume = self.config.resume or self.context.retry_number > 0  # a retry goes on with what the first try has
+        given = parse_inputs(stage.name, own.inputs if own else [])
+        others = [*merged_roles(stage, self.loaded.config), *given]
+        known = upstream_runs(self.context.instance, stage, self.partition.key, others)
         spec = plan(
             stage.name,
             self.partition,
             self.loaded,
             project=root(),
             overrides=self.config.overrides,
-            inputs=upstream_runs(
-                self.context.instance, stage, self.partition.key, merged_roles(stage, self.loaded.config)
-            ),
+            inputs=known | {role: root() / path for role, path in given.items()},
             run_id=own.run_id if own else None,
             resume=resume,
             extend=own.extend if own else None,

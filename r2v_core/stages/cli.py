@@ -97,29 +97,19 @@ def _parse(stage: str, argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _roles(stage: str) -> str:
-    return ", ".join(role for role, _ in get_stage(stage).inputs) or "none"
-
-
 def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
     if args.spec is not None:
         return read_spec(args.spec)
     from r2v_core.partition import Partition
     from r2v_core.stages.experiments import load_config
-    from r2v_core.stages.plan import plan
+    from r2v_core.stages.plan import parse_inputs, plan
 
-    given = {}
-    for item in args.input:
-        role, separator, path = item.partition("=")
-        if not separator or not path:
-            raise R2VError(f"--input {item}: write ROLE=RUN_DIR; the roles: {_roles(stage)}")
-        given[role] = Path(path)
     return plan(
         stage,
         Partition.parse(args.partition),
         load_config(args.config, args.overrides),
         overrides=args.overrides,
-        inputs=given,
+        inputs=parse_inputs(stage, args.input),
         run_id=args.run_id,
         extend=getattr(args, "extend", None),
         resume=args.resume,

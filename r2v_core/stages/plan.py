@@ -21,6 +21,22 @@ from r2v_core.stages.table import STAGES, get_stage
 from r2v_core.teachers import check_teacher, teacher_identity
 
 
+def parse_inputs(stage: str, given: Iterable[str]) -> dict[str, Path]:
+    """Role → run directory or file, from ``ROLE=PATH`` items.
+
+    Raises:
+        R2VError: naming an item that is not one, with the stage's roles.
+    """
+    paths = {}
+    for item in given:
+        role, _, path = item.partition("=")
+        if not path:
+            roles = ", ".join(role for role, _ in get_stage(stage).inputs) or "none"
+            raise R2VError(f"--input {item}: write ROLE=RUN_DIR; the roles: {roles}")
+        paths[role] = Path(path)
+    return paths
+
+
 def find_inputs(
     stage: Stage, loaded: LoadedConfig, partition: Partition, project: Path, given: Mapping[str, Path]
 ) -> list[RunInput]:
