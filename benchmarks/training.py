@@ -30,8 +30,9 @@ from r2v_core.digest import derive_seed
 from r2v_core.models.hub import load_lm, load_tokenizer
 from r2v_core.runs.reporting import Reporter
 from r2v_core.training.bc import Example, tokenize, train_bc
-from r2v_core.training.common import TrainingRun, arrange, lora_config, model_dtype
+from r2v_core.training.common import arrange, lora_config, model_dtype
 from r2v_core.training.examples import Renderer, instructions_of
+from r2v_core.training.run import TrainingRun
 from r2v_core.trajectory import Observation, Step
 
 WORDS = ["lamp", "table", "door", "key", "apple", "fridge", "north", "south", "closed", "open", "kitchen", "hall"]

@@ -99,7 +99,10 @@ def _parse(stage: str, argv: Sequence[str]) -> argparse.Namespace:
 
 def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
     if args.spec is not None:
-        return read_spec(args.spec)
+        try:
+            return read_spec(args.spec)
+        except R2VError as error:
+            raise R2VError(f"--spec {error}") from error
     from r2v_core.partition import Partition
     from r2v_core.stages.experiments import load_config
     from r2v_core.stages.plan import parse_inputs, plan

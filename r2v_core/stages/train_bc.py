@@ -15,10 +15,10 @@ from r2v_core.training.common import (
     adapter_digest,
     clear_checkpoints,
     is_main_process,
-    training_run,
 )
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
+from r2v_core.training.run import training_run
 
 CURVE = "loss.png"
 

@@ -14,7 +14,6 @@ from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_lm
 from r2v_core.training.common import (
     ADAPTER,
-    TrainingRun,
     arguments,
     arrange,
     check_targets,
@@ -26,6 +25,7 @@ from r2v_core.training.common import (
     world_size,
 )
 from r2v_core.training.examples import Renderer, states, teacher_action
+from r2v_core.training.run import TrainingRun
 from r2v_core.trajectory import Episode
 
 

@@ -12,7 +12,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from r2v_core.config.schema import OptimConfig
 from r2v_core.errors import R2VError
 from r2v_core.runs.manifest import write_atomic
-from r2v_core.training.common import COMPLETE, LOG_NAME, TrainingRun, is_main_process
+from r2v_core.training.common import COMPLETE, LOG_NAME, is_main_process
+from r2v_core.training.run import TrainingRun
 from r2v_core.training.tracking import TENSORBOARD
 
 _SKIPPED = frozenset({"total_flos", "epoch", "num_tokens"})

@@ -21,7 +21,6 @@ from r2v_core.models.hub import load_adapter, load_lm
 from r2v_core.training.bc import score_labels_only
 from r2v_core.training.common import (
     ADAPTER,
-    TrainingRun,
     arguments,
     arrange,
     model_dtype,
@@ -33,6 +32,7 @@ from r2v_core.training.common import (
 from r2v_core.training.consistency import Twin, TwinTokens, choose_twins, consistency_loss, tokenize_twins
 from r2v_core.training.examples import Renderer
 from r2v_core.training.preferences import Pair
+from r2v_core.training.run import TrainingRun
 
 
 def tokenize_pairs(pairs: Sequence[Pair], renderer: Renderer) -> list[dict[str, list[int]]]:

@@ -19,7 +19,6 @@ from r2v_core.errors import R2VError
 from r2v_core.models.verifier import HEADS, Packed, VerifierInfo, build, pack, write_info
 from r2v_core.training.common import (
     ADAPTER,
-    TrainingRun,
     arguments,
     arrange,
     check_targets,
@@ -31,6 +30,7 @@ from r2v_core.training.common import (
     world_size,
 )
 from r2v_core.training.examples import Renderer, states
+from r2v_core.training.run import TrainingRun
 from r2v_core.trajectory import Episode, Step
 
 MAX_CLASS_WEIGHT = 10.0

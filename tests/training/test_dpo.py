@@ -23,7 +23,7 @@ from r2v_core.runs.spec import StageContext, UpstreamRun
 from r2v_core.stages import train_bc, train_dpo
 from r2v_core.training import callbacks
 from r2v_core.training.bc import score_labels_only
-from r2v_core.training.common import TrainingRun, adapter_digest, quiet_libraries, read_log
+from r2v_core.training.common import adapter_digest, quiet_libraries, read_log
 from r2v_core.training.consistency import (
     choose_twins,
     consistency_loss,
@@ -35,6 +35,7 @@ from r2v_core.training.consistency import (
 from r2v_core.training.dpo import ConsistentDPOTrainer, make_trainer
 from r2v_core.training.examples import Renderer
 from r2v_core.training.preferences import CandidateRow, Pair, make_pairs
+from r2v_core.training.run import TrainingRun
 from r2v_core.trajectory import Candidate, Episode
 
 Context = Callable[..., StageContext]
