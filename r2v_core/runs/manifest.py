@@ -14,6 +14,8 @@ from r2v_core.errors import R2VError
 from r2v_core.migrations import current_version, read_record
 
 MANIFEST_NAME = "run_manifest.json"
+MERGE = "merge"
+"""Stage of a run that holds the episodes of several others."""
 IMPORT = "import"
 """Stage of a run that was made of a file of episodes."""
 

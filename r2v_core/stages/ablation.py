@@ -27,8 +27,8 @@ from r2v_core.results.bundles import Analysis
 from r2v_core.results.comparisons import REFERENCE, comparisons
 from r2v_core.results.tables import evaluations
 from r2v_core.runs.directories import find_runs, relative_to
-from r2v_core.runs.fingerprint import fingerprint
-from r2v_core.runs.manifest import RunInput, read_manifest, write_atomic
+from r2v_core.runs.fingerprint import BASE, fingerprint
+from r2v_core.runs.manifest import IMPORT, MERGE, RunInput, read_manifest, write_atomic
 from r2v_core.runs.parquet import read_parquet, write_parquet
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
@@ -64,6 +64,8 @@ class Branch:
         return self._known[key]
 
     def _counterpart(self, full: UpstreamRun) -> UpstreamRun:
+        if full.manifest.stage in (MERGE, IMPORT):
+            return full  # data that no stage made
         stage = get_stage(full.manifest.stage)
         project, partition = self.ctx.project, self.ctx.partition
         upstream = {
@@ -89,6 +91,7 @@ class Branch:
 
     def _make(self, stage: str, loaded: LoadedConfig, inputs: dict[str, Path]) -> UpstreamRun:
         self.ctx.report.log(f"{self.variant}: {get_stage(stage).title}")
+        base = inputs.pop(BASE, None)
         spec = plan(
             stage,
             self.ctx.partition,
@@ -96,6 +99,7 @@ class Branch:
             project=self.ctx.project,
             overrides=self.overrides,
             inputs=inputs,
+            extend=str(base) if base else None,
             tags=[PREFIX + self.variant],
             notes=f"made for {self.ctx.spec.run_id}",
         )

@@ -11,7 +11,7 @@ from r2v_core.partition import Partition
 from r2v_core.runs.directories import find_resumable, find_runs, new_run_id, project_root, relative_to, runs_folder
 from r2v_core.runs.fingerprint import fingerprint
 from r2v_core.runs.locks import is_alive
-from r2v_core.runs.manifest import IMPORT, MANIFEST_NAME, RunInput, RunManifest, begun_by_older, read_manifest
+from r2v_core.runs.manifest import IMPORT, MANIFEST_NAME, MERGE, RunInput, RunManifest, begun_by_older, read_manifest
 from r2v_core.runs.spec import StageSpec, UpstreamRun
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.extend import base_input
@@ -117,7 +117,7 @@ def _origins(manifest: RunManifest) -> list[str]:
     """
     if manifest.stage == IMPORT:
         return [manifest.config["import"]["stage"]]
-    merged = manifest.config.get("merge", {}).get("stages", []) if manifest.stage == "merge" else []
+    merged = manifest.config.get("merge", {}).get("stages", []) if manifest.stage == MERGE else []
     return merged if len(merged) == 1 else [manifest.stage]
 
 

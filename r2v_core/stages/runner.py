@@ -23,7 +23,7 @@ from r2v_core.partition import Partition
 from r2v_core.runs import processes
 from r2v_core.runs.directories import relative_to
 from r2v_core.runs.locks import LOCK_NAME
-from r2v_core.runs.manifest import IMPORT, MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.runs.manifest import IMPORT, MANIFEST_NAME, MERGE, RunManifest, read_manifest, utc_now, write_manifest
 from r2v_core.runs.reporting import Reporter, Stopped
 from r2v_core.runs.spec import StageContext, StageFunction, StageResult, StageSpec, load_upstream
 from r2v_core.stages.table import get_stage
@@ -91,7 +91,7 @@ def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunMani
                     f"{counts['held_out']:.0f} of held-out templates, {counts['other_split']:.0f} of another split; "
                     f"{counts['unknown_template']:.0f} are of templates that the task suite does not know"
                 )
-            if run.manifest.stage == "merge":
+            if run.manifest.stage == MERGE:
                 counts = run.manifest.counts
                 report.log(
                     f"{role}: {run.manifest.run_id}, {counts['kept']:.0f} episodes of {counts['sources']:.0f} runs, "

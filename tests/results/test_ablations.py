@@ -20,8 +20,9 @@ from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
 from r2v_core.results import ResultsManager
+from r2v_core.runs.directories import find_runs
 from r2v_core.runs.fingerprint import fingerprint
-from r2v_core.runs.manifest import RunManifest, read_manifest
+from r2v_core.runs.manifest import RunManifest, read_manifest, write_manifest
 from r2v_core.runs.parquet import write_parquet
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult
@@ -189,6 +190,32 @@ def test_variants_are_compared_in_pairs_and_reach_the_tables(pipeline: Pipeline)
     main = pd.read_csv(folder / "main_table.csv")
     assert not set(main["method"]) & set(table["baseline"])
     assert ResultsManager(folder).ablations["ablation"].tolist() == table["ablation"].tolist()
+
+
+def test_a_training_that_was_extended_is_ablated_with_its_extension(pipeline: Pipeline) -> None:
+    (first,) = find_runs(pipeline.root, pipeline.loaded().config.paths, STAGES["train_dpo"])
+    spec = plan("train_dpo", PARTITION, pipeline.loaded(), project=pipeline.root, extend=first.manifest.run_id)
+    runner.execute(spec, Reporter("train_dpo"))
+    for stage in ("router_features", "train_router", "evaluate_clean", "evaluate_noisy"):
+        pipeline.execute(stage)
+    _, ran = pipeline.ablate("no_consistency")
+    assert sorted(name for name, _ in ran) == sorted([*FROM_DPO, "train_dpo"])
+
+
+@pytest.mark.parametrize("stage", ["merge", "import"])
+def test_data_that_no_stage_made_are_taken_as_they_are(pipeline: Pipeline, stage: str) -> None:
+    (trained,) = find_runs(pipeline.root, pipeline.loaded().config.paths, STAGES["train_bc"])
+    folder = pipeline.root / "data" / "runs" / stage
+    folder.mkdir()
+    (collected,) = find_runs(pipeline.root, pipeline.loaded().config.paths, STAGES["collect"])
+    write_manifest(collected.manifest.model_copy(update={"run_id": stage, "stage": stage, "inputs": []}), folder)
+    inputs = [
+        item.model_copy(update={"run_id": stage, "path": f"data/runs/{stage}"}) if item.role == "trajectories" else item
+        for item in trained.manifest.inputs
+    ]
+    write_manifest(trained.manifest.model_copy(update={"inputs": inputs}), trained.directory)
+    _, ran = pipeline.ablate("no_consistency")
+    assert {name for name, _ in ran} == FROM_DPO
 
 
 def test_an_ablation_of_another_evaluation_is_left_out(pipeline: Pipeline) -> None:
