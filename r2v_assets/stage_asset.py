@@ -38,7 +38,7 @@ MADE_ON_DEMAND = "task_suite"
 """The one stage that an asset makes itself where it is missing, so that collection works on a bare partition."""
 
 
-def load_stage_config(partition: Partition, config: str | None, overrides: Sequence[str]) -> LoadedConfig:
+def load_stage_config(partition: Partition, config: str, overrides: Sequence[str]) -> LoadedConfig:
     """The checked configuration of a partition: the given file, ``$R2V_CONFIG``, or the experiment's own."""
     path = config or os.environ.get("R2V_CONFIG") or experiments()[partition.benchmark_teacher].config
     return load_config(path, overrides, root())
@@ -116,9 +116,9 @@ class Work:
             project=root(),
             overrides=self.config.overrides,
             inputs=known | {role: root() / path for role, path in given.items()},
-            run_id=own.run_id if own else None,
+            run_id=(own.run_id or None) if own else None,
             resume=resume,
-            extend=own.extend if own else None,
+            extend=(own.extend or None) if own else None,
             tags=self.config.tags,
             notes=self.config.notes,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,18 +56,24 @@ def _shape(path: Path) -> tuple[int, dict[str, str]]:
         return pyarrow.parquet.read_metadata(path).num_rows, {field.name: _type(field.type) for field in schema}
     with path.open(encoding="utf-8", newline="") as handle:
         if path.suffix == ".csv":
-            reader = csv.reader(handle)
-            header = next(reader, [])
-            return sum(1 for _ in reader), dict.fromkeys(header, "string")
+            reader = csv.DictReader(handle)
+            rows = list(reader)
+            columns = {name: [_cell(row[name]) for row in rows if row[name]] for name in reader.fieldnames or ()}
+            return len(rows), {name: _common_type(cells) for name, cells in columns.items()}
         first = handle.readline()
-        rows = bool(first.strip()) + sum(1 for line in handle if line.strip())
+        count = bool(first.strip()) + sum(1 for line in handle if line.strip())
     values = json.loads(first) if first.strip() else {}
-    return rows, {key: type(value).__name__ for key, value in values.items()}
+    return count, {key: type(value).__name__ for key, value in values.items()}
 
 
 def _type(kind: object) -> str:
     """A column's type, without the whole tree of a nested one."""
     return str(kind).partition("<")[0]
+
+
+def _common_type(cells: Sequence[object]) -> str:
+    kinds = {type(cell) for cell in cells}
+    return "string" if str in kinds or not kinds else "float" if float in kinds else "int"
 
 
 def _whole(name: str, path: Path) -> dict[str, dg.MetadataValue]:
@@ -75,7 +82,8 @@ def _whole(name: str, path: Path) -> dict[str, dg.MetadataValue]:
     if not rows or len(rows) > SHOWN_ROWS:
         return {}
     records = [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows]
-    schema = dg.TableSchema([dg.TableColumn(key, type(value).__name__) for key, value in records[0].data.items()])
+    columns = {key: [record.data[key] for record in records if record.data[key] != ""] for key in rows[0]}
+    schema = dg.TableSchema([dg.TableColumn(key, _common_type(cells)) for key, cells in columns.items()])
     return {f"table/{name}": dg.MetadataValue.table(records, schema=schema)}
 
 

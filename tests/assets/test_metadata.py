@@ -69,6 +69,10 @@ def test_small_tables_are_shown_whole_with_numbers_as_numbers(tmp_path: Path) ->
         csv.writer(handle).writerows([["method", "success_rate", "ece"], ["r2v", "0.5", ""], ["slm_only", "1", "nan"]])
     (tmp_path / "tasks.jsonl").write_text(json.dumps({"task_id": "t"}) + "\n")
     found = run_metadata(manifest(artifacts={"main_table": "main_table.csv", "tasks": "tasks.jsonl"}), tmp_path)
+    schema = found["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchemaMetadataValue)
+    types = {column.name: column.type for column in schema.schema.columns}
+    assert types == {"method": "string", "success_rate": "float", "ece": "string"}
     table = found["table/main_table"]
     assert isinstance(table, dg.TableMetadataValue)
     assert table.records[0].data == {"method": "r2v", "success_rate": 0.5, "ece": ""}

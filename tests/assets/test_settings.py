@@ -30,16 +30,22 @@ def test_the_launchpad_shows_every_field() -> None:
     )
     shown = defaults["config"]
     assert set(shown) == set(StageConfig.model_fields) and set(shown["cluster"]) == set(ClusterConfig.model_fields)
+    assert None not in shown.values() and None not in shown["cluster"].values()  # the launchpad leaves out nulls
 
 
 def test_an_assets_settings_count_more_than_the_runs() -> None:
     run = RunSettings(
-        config="a.yaml", slm="big", overrides=["x=1"], tags=["paper"], cluster=ClusterConfig(gpus=4, time="10:00:00")
+        config="a.yaml",
+        slm="big",
+        parallel=3,
+        overrides=["x=1"],
+        tags=["paper"],
+        cluster=ClusterConfig(gpus=4, time="10:00:00"),
     )
-    own = StageConfig(overrides=["x=2"], parallel=3, tags=["paper", "long"], cluster=ClusterConfig(gpus=1))
+    own = StageConfig(overrides=["x=2"], tags=["paper", "long"], cluster=ClusterConfig(gpus=1))
     both = own.within(run)
     assert both.config == "a.yaml" and both.tags == ["paper", "long"]
-    assert both.overrides == ["slm.model=big", "x=1", "agent.parallel=3", "x=2"]
+    assert both.overrides == ["slm.model=big", "agent.parallel=3", "x=1", "x=2"]
     assert both.resources() == {"gpus": 1, "time": "10:00:00"}
     assert StageConfig(config="b.yaml").within(run).config == "b.yaml"
 
