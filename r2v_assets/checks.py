@@ -14,6 +14,7 @@ from r2v_assets.project import root
 from r2v_core.config.schema import PathsConfig
 from r2v_core.errors import R2VError
 from r2v_core.runs.directories import find_runs
+from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.manifest import read_manifest
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
@@ -92,14 +93,22 @@ def find(name: str, directory: Path, suite: Path | None) -> "Finding":
         evaluations = {role: UpstreamRun(path, read_manifest(path)) for role, path in paths.items()}
         return checks.table_matches_traces(run, evaluations)
     if name == "trained_on_train_split":
-        paths = {item.role: root() / item.path for item in run.manifest.inputs}
-        data = {role: UpstreamRun(path, read_manifest(path)) for role, path in paths.items()}
-        return checks.trained_on_train_split(run, data, _suite(run, suite))
+        return checks.trained_on_train_split(run, learnt_from(run), _suite(run, suite))
     if name == "traces_complete":
         played = next(root() / item.path for item in run.manifest.inputs if item.role == "tasks")
         return checks.traces_complete(run, UpstreamRun(played, read_manifest(played)))
     function: Callable[[UpstreamRun], checks.Finding] = getattr(checks, name)
     return function(run)
+
+
+def learnt_from(run: UpstreamRun) -> dict[str, UpstreamRun]:
+    """The runs of episodes that a training read, and those that the trainings which it builds on read."""
+    data: dict[str, UpstreamRun] = {}
+    for item in run.manifest.inputs:
+        directory = root() / item.path
+        upstream = UpstreamRun(directory, read_manifest(directory))
+        data |= learnt_from(upstream) if item.role == BASE else {f"{item.role} {item.run_id}": upstream}
+    return data
 
 
 def _suite(run: UpstreamRun, materialised: Path | None) -> UpstreamRun:
