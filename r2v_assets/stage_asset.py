@@ -14,7 +14,7 @@ from r2v_assets.checks import refuse_failed_inputs
 from r2v_assets.choice import pool_name
 from r2v_assets.compute.base import StageCompute
 from r2v_assets.dagster_adapter import DATA_VERSION_TAG
-from r2v_assets.failure import RETRY, stage_failure
+from r2v_assets.failure import StageFailure, raise_again, stage_failure
 from r2v_assets.inputs import materialised_run, upstream_runs
 from r2v_assets.metadata import run_metadata
 from r2v_assets.ownership import code_references, owners
@@ -57,7 +57,6 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         deps=list(dict.fromkeys(STAGES[upstream].asset for _, upstream in stage.inputs)),
         op_tags={"r2v/stage": stage.name},
         pool=pool_name(),
-        retry_policy=RETRY,
         owners=owners(),
         metadata=code_references(stage),
         automation_condition=automation_condition(stage),
@@ -80,7 +79,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
             refuse_failed_inputs(context.instance, stage, partition.key)
             manifest, run_dir = work.run(stage, chosen)
         except R2VError as error:
-            raise stage_failure(error) from None
+            raise_again(stage_failure(error), context.retry_number)
+        except StageFailure as failure:
+            raise_again(failure, context.retry_number)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest.digest), metadata=run_metadata(manifest, run_dir)
         )
