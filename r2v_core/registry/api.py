@@ -13,9 +13,9 @@ from r2v_core.registry import doctor as _doctor
 from r2v_core.registry import legacy, merge, merged_run, queries, selection
 from r2v_core.registry import lineage as _lineage
 from r2v_core.registry import rebuild as _rebuild
-from r2v_core.registry.database import read
+from r2v_core.registry.database import read, read_closed
 from r2v_core.registry.register import ROOTS, SyncReport, register_runs, sync
-from r2v_core.registry.sql import run_sql
+from r2v_core.registry.sql import TIMEOUT_S, run_sql
 from r2v_core.registry.store import MergedStore
 from r2v_core.runs.manifest import RunManifest
 from r2v_core.trajectory import Episode
@@ -94,7 +94,7 @@ class DataRegistry:
             "seed": seed,
             "variant": variant,
         }
-        with read(self.path) as con:
+        with read_closed(self.path, TIMEOUT_S) if where is not None else read(self.path) as con:
             return queries.query(con, equal=equal, tag=tag, since=since, where=where)
 
     def latest_run(
@@ -125,13 +125,16 @@ class DataRegistry:
         with read(self.path) as con:
             return queries.get_run(con, run_id)
 
-    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def sql(
+        self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+    ) -> pd.DataFrame:
         """The answer to one SELECT over the tables and views of ``schema.sql``.
 
         Raises:
-            R2VError: for bad SQL, or a statement that would write anything or read any other file.
+            R2VError: for bad SQL, or a statement that would write anything, read any other file, or takes longer
+                than ``timeout_s`` seconds (0: no limit).
         """
-        return run_sql(self.path, query, params)
+        return run_sql(self.path, query, params, timeout_s)
 
     def lineage(self, run_id: str, direction: _lineage.Direction = "up") -> _lineage.Lineage:
         """The graph of runs around one: ``up`` (what it came from), ``down`` (what came of it) or ``both``."""

@@ -126,12 +126,13 @@ def query(
 def sql(
     statement: Annotated[str, typer.Argument(metavar="SQL")],
     param: Annotated[list[str] | None, typer.Option("--param", help="Value of the next ? in the statement.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds it may take; 0: no limit.")] = 60.0,
     as_json: Json = False,
     project: Project = None,
     registry: File = None,
 ) -> None:
-    """The answer to one SELECT, read-only."""
-    frame = _open(project, registry).sql(statement, param or None)
+    """The answer to one SELECT, read-only. Ctrl-C stops it."""
+    frame = _open(project, registry).sql(statement, param or None, timeout)
     if as_json:
         return print_json(json.loads(frame.to_json(orient="records", date_format="iso")))
     print_table(frame.astype(object).where(frame.notna(), None).to_dict("records"), list(frame.columns))

@@ -62,6 +62,41 @@ def _engine() -> Connection:
 
 
 @contextmanager
+def read_closed(path: Path, timeout_s: float = 0.0) -> Iterator[Connection]:
+    """:func:`read` for SQL that people wrote: nothing but the registry is in reach of it, no file and no network.
+
+    Args:
+        path: the registry file.
+        timeout_s: how long the ``with`` block may take, seconds; 0: for ever. It ends with duckdb.InterruptException.
+    """
+    engine = duckdb.connect()
+    alarm = threading.Timer(timeout_s, engine.interrupt)
+    alarm.daemon = True
+    try:
+        with read(path, engine=engine) as con:
+            con.execute(
+                "SET autoinstall_known_extensions = false; SET autoload_known_extensions = false; "
+                "SET enable_external_access = false; SET python_enable_replacements = false; "
+                "SET lock_configuration = true"
+            )
+            if timeout_s:
+                alarm.start()
+            yield con
+    except RuntimeError as error:
+        if "interrupted" not in str(error).lower():
+            raise
+        raise KeyboardInterrupt from None  # what DuckDB makes of Ctrl-C
+    finally:
+        alarm.cancel()
+        engine.close()
+
+
+def is_closed(con: Connection) -> bool:
+    """Whether a connection is one of :func:`read_closed`."""
+    return not con.execute("SELECT current_setting('enable_external_access')").fetchall()[0][0]
+
+
+@contextmanager
 def read(path: Path, *, engine: Connection | None = None) -> Iterator[Connection]:
     """A connection that sees the registry, read-only, for the time of the ``with`` block (not nested in a thread).
 

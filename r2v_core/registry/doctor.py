@@ -21,7 +21,7 @@ from r2v_core.registry.merge import MERGE_TMP
 from r2v_core.registry.merged_run import PREFIX
 from r2v_core.registry.records import EPISODES_JSONL, EPISODES_PARQUET, digest, measure, relative
 from r2v_core.registry.register import ROOTS, find_run_dirs
-from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_atomic
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, sweep_temporaries, utc_now, write_atomic
 
 RUN_LOCK = ".lock"
 """Locked by the process that writes a run, in the run's directory."""
@@ -190,7 +190,7 @@ def is_dead(directory: Path, manifest: RunManifest) -> bool:
         return not answer.stdout.strip()
     if manifest.host in ("", platform.node()):
         return True
-    newest = max((file.stat().st_mtime for file in directory.iterdir()), default=0.0)
+    newest = max((file.lstat().st_mtime for file in directory.iterdir()), default=0.0)
     return time.time() - newest > QUIET_S
 
 
@@ -210,6 +210,7 @@ def mark_partial(directory: Path) -> RunManifest:
                 "finished_at": utc_now(),
                 "error": "its process ended without a word; marked partial by r2v registry doctor",
             }
+            sweep_temporaries(directory)
             # its data are of the version that began it, so the manifest goes on saying so
             values = json.loads((directory / MANIFEST_NAME).read_text(encoding="utf-8")) | update
             write_atomic(directory / MANIFEST_NAME, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

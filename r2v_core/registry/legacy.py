@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,7 @@ from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, wr
 from r2v_core.trajectory import Episode, episodes_digest
 
 FOLDER = "imported"
+_SHARD = re.compile(r"(trajectories|episodes)[-_.]\d+([-_.]of[-_.]\d+)?\.jsonl(\.gz)?")
 _NOT_EPISODES = ("collection_log.jsonl", "training_log.jsonl", "evaluations.jsonl", "tasks.jsonl")
 
 
@@ -58,7 +61,7 @@ def convert(source: Path, project: Path) -> ImportReport:
     entries = {entry.run_id: entry for entry in _entries(source, report)}
     listed = {directory.resolve() for entry in entries.values() if (directory := _locate(entry, source, project))}
     for directory in sorted(path for path in (source.parent / "runs").glob("*") if path.is_dir()):
-        if directory.resolve() in listed or directory.name in entries or _episode_file(directory) is None:
+        if directory.resolve() in listed or directory.name in entries or not _episode_files(directory):
             continue
         if not (directory / MANIFEST_NAME).exists():
             report.problems.append(f"{directory}: not in {source.name}; imported from its files alone")
@@ -76,7 +79,7 @@ def convert(source: Path, project: Path) -> ImportReport:
 
 def _entries(source: Path, report: ImportReport) -> Iterator[Entry]:
     try:
-        content = json.loads(source.read_text(encoding="utf-8"))
+        content = json.loads(source.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise R2VError(f"{source}: no such file; name an old registry.json") from None
     except (OSError, ValueError) as error:
@@ -121,14 +124,18 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _episode_file(place: Path) -> Path | None:
+def _episode_files(place: Path) -> list[Path]:
+    """The files of episodes at a place: one, gzipped or not, or its shards in order."""
     if place.is_file():
-        return place
+        return [place]
     for name in (EPISODES_JSONL, "episodes.jsonl"):
-        if (place / name).is_file():
-            return place / name
+        for file in (place / name, place / f"{name}.gz"):
+            if file.is_file():
+                return [file]
+    if shards := [path for path in sorted(place.glob("*.jsonl*")) if _SHARD.fullmatch(path.name)]:
+        return shards
     others = [path for path in sorted(place.glob("*.jsonl")) if path.name not in _NOT_EPISODES]
-    return others[0] if len(others) == 1 else None
+    return others if len(others) == 1 else []
 
 
 def _convert_run(entry: Entry, source: Path, project: Path, target: Path, report: ImportReport) -> None:
@@ -138,14 +145,19 @@ def _convert_run(entry: Entry, source: Path, project: Path, target: Path, report
         report.directories.append(place)
         report.episodes[manifest.run_id] = manifest.n_episodes
         return
-    file = _episode_file(place) if place else None
+    files = _episode_files(place) if place else []
+    file = files[0] if files else None
+    report.problems += [f"{source}: run '{entry.run_id}': {doubt}" for doubt in fields.doubts(entry)]
     if file is None:
-        report.problems.append(f"{source}: run '{entry.run_id}': no episodes file at {place or 'any known place'}")
-    origin = digest_of([json_text(entry.values), digest_file(file) if file else None])
+        foreign = sorted(place.rglob("*.traj"))[:1] if place else []
+        what = f"{foreign[0]} is a SWE-agent trajectory, which is not read" if foreign else "no episodes file"
+        report.problems.append(f"{source}: run '{entry.run_id}': {what} at {place or 'any known place'}")
+    contents = [digest_file(path) for path in files]
+    origin = digest_of([json_text(entry.values), contents if len(contents) > 1 else contents[0] if contents else None])
     done = (target / MANIFEST_NAME).exists() and read_manifest(target)
     problems: list[str] = []
     target.mkdir(parents=True, exist_ok=True)
-    counts = _write_episodes(entry, file, target / EPISODES_JSONL, problems)
+    counts = _write_episodes(entry, files, target / EPISODES_JSONL, problems)
     report.problems += problems
     report.directories.append(target)
     report.episodes[entry.run_id] = counts[0]
@@ -157,17 +169,17 @@ def _convert_run(entry: Entry, source: Path, project: Path, target: Path, report
         write_manifest(manifest, target)
 
 
-def _write_episodes(entry: Entry, file: Path | None, output: Path, problems: list[str]) -> tuple[int, int, int]:
-    """Convert one file; returns episodes, successes, steps. Without a file, what the index says of it."""
-    if file is None:
+def _write_episodes(entry: Entry, files: list[Path], output: Path, problems: list[str]) -> tuple[int, int, int]:
+    """Convert files; returns episodes, successes, steps. Without a file, what the index says of it."""
+    if not files:
         n = fields.count(entry) or 0
         return n, round(n * (entry.number("success_rate") or 0.0)), 0
     n = n_success = n_steps = 0
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as out:
-        for number, _, text, _ in lines(file):
+        for file, number, text in _all_lines(files, problems):
             try:
-                episode = read_episode(text, entry, number)
+                episode = read_episode(text, entry, n + 1 if len(files) > 1 else number)
                 line = json.dumps(versioned(episode), ensure_ascii=False).encode()
             except ValidationError as error:
                 problems.append(f"{file}:{number}: {describe(error)}")
@@ -181,6 +193,15 @@ def _write_episodes(entry: Entry, file: Path | None, output: Path, problems: lis
         os.fsync(out.fileno())
     temporary.replace(output)
     return n, n_success, n_steps
+
+
+def _all_lines(files: list[Path], problems: list[str]) -> Iterator[tuple[Path, int, bytes]]:
+    for file in files:
+        try:
+            for number, _, text, _ in lines(file):
+                yield file, number, text
+        except (OSError, EOFError, zlib.error) as error:
+            problems.append(f"{file}: not readable to its end ({error}); what stands before is taken")
 
 
 def read_episode(text: bytes, entry: Entry, number: int) -> Episode:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from r2v_core.digest import DIGEST_HEX, digest_of
-from r2v_core.errors import R2VError
-from r2v_core.registry.records import timestamp
+from r2v_core.registry.legacy_times import parse_time
 from r2v_core.runs.manifest import Status
 from r2v_core.trajectory import Actor, Episode, Step
 
@@ -130,28 +129,49 @@ def tags(entry: Entry) -> list[str]:
     return sorted({str(part).strip() for part in parts if str(part).strip()})
 
 
+CREATED = ("created_at", "started_at", "start_time", "timestamp", "created", "date")
+FINISHED = ("finished_at", "completed_at", "end_time", "ended_at")
+
+
 def time_of(entry: Entry, *names: str) -> str | None:
-    """The first of these fields as ISO 8601 in UTC; seconds since 1970 are understood; None if it is no time."""
-    value = entry.find(*names)
-    try:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            moment: datetime | None = datetime.fromtimestamp(value, timezone.utc).replace(tzinfo=None)
-        else:
-            moment = timestamp(str(value) if value is not None else None, Path("registry.json"))
-    except (R2VError, ValueError, OverflowError, OSError):
-        return None
+    """The first of these fields as ISO 8601 in UTC; None if it is no time (see ``legacy_times``)."""
+    moment = parse_time(entry.find(*names))
     return f"{moment.isoformat(timespec='microseconds')}+00:00" if moment else None
 
 
 def created_at(entry: Entry, file: Path) -> str:
     """When a run began: its entry, else the stamp in its id, else the file's time."""
-    found = time_of(entry, "created_at", "started_at", "start_time", "timestamp", "created", "date")
+    found = time_of(entry, *CREATED)
     if found is None and (stamp := _STAMP.search(entry.run_id)):
         try:
             found = f"{datetime.strptime(stamp[1], '%Y%m%dT%H%M%S').isoformat()}+00:00"
         except ValueError:
             found = None
     return found or datetime.fromtimestamp(file.stat().st_mtime, timezone.utc).isoformat()
+
+
+def doubts(entry: Entry) -> list[str]:
+    """What an entry says that is not understood, and what is taken instead."""
+    found = []
+    for names, instead in ((CREATED, "the time in its id, or its file's, is taken"), (FINISHED, "none is taken")):
+        value = entry.find(*names)
+        if value is not None and parse_time(value) is None:
+            found.append(f"{names[0]} {value!r} is no time that is understood (write ISO 8601); {instead}")
+    seed = entry.find("seed")
+    if seed is not None and _int64(seed) is None:
+        found.append(f"seed {seed!r} is no whole number; 0 is taken")
+    return found
+
+
+def foreign_format(record: dict[str, Any]) -> str | None:
+    """The name of another tool's format that an episode is in, if it is in one that is not read."""
+    steps = record.get("trajectory")
+    if isinstance(steps, list) and steps and isinstance(steps[0], dict) and {"response", "thought"} & set(steps[0]):
+        return "a SWE-agent trajectory (.traj)"
+    for key, name in (("messages", "chat format (messages)"), ("conversations", "ShareGPT format (conversations)")):
+        if isinstance(record.get(key), list) and not isinstance(record.get("steps"), list):
+            return name
+    return None
 
 
 def _take(record: dict[str, Any], *names: str) -> Any:
@@ -232,6 +252,8 @@ def episode(old: dict[str, Any], entry: Entry, number: int) -> dict[str, Any]:
     Raises:
         ValueError: if it has no list of steps, a step has no action, or there is no verdict.
     """
+    if (name := foreign_format(old)) is not None:
+        raise ValueError(f"{name} is not read: write steps with an action each, and success")
     record = dict(old)
     metadata = dict(found) if isinstance(found := record.pop("metadata", None), dict) else {}
     given = _take(record, "steps", "trajectory", "history")

@@ -20,6 +20,7 @@ from r2v_core.registry.linewriter import CHANGED, LineWriter
 from r2v_core.registry.queries import require_runs
 from r2v_core.registry.records import EPISODES_PARQUET, describe
 from r2v_core.registry.store import MergedStore
+from r2v_core.runs.manifest import MANIFEST_NAME
 from r2v_core.runs.parquet import file_version, parquet_metadata, read_parquet, write_parquet
 from r2v_core.trajectory import Episode
 
@@ -196,6 +197,20 @@ def iter_episodes(sources: Iterable[Source]) -> Iterator[Episode]:
                     raise R2VError(f"{source.path}:{line}: {describe(error)}; {CHANGED}") from error
 
 
+def check_output(output: Path) -> None:
+    """Refuse an output that would change a run or is no ordinary file.
+
+    Raises:
+        R2VError: naming the run, or what is there.
+    """
+    real = Path(os.path.realpath(output))
+    run = next((folder for folder in real.parents if (folder / MANIFEST_NAME).exists()), None)
+    if run is not None:
+        raise R2VError(f"{output}: it lies in the run directory {run}, which stays as it is; choose another output")
+    if real.exists() and not real.is_file():
+        raise R2VError(f"{output}: there is something that is no file; choose another output")
+
+
 def write_merged(sources: list[Source], output: Path) -> MergedStore:
     """Write the kept episodes to a ``.jsonl`` or ``.parquet`` file, whole or not at all.
 
@@ -211,6 +226,7 @@ def write_merged(sources: list[Source], output: Path) -> MergedStore:
     for source in used:
         if output.resolve() in (source.path.resolve(), source.path.with_name(EPISODES_PARQUET).resolve()):
             raise R2VError(f"{output}: it is one of the files to be merged; choose another output")
+    check_output(output)
     temporary = output.with_name(f".{output.name}.{os.getpid()}{MERGE_TMP}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

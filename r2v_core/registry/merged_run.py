@@ -15,7 +15,7 @@ from typing import Any
 from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
 from r2v_core.registry import queries, selection
-from r2v_core.registry.database import Connection, read
+from r2v_core.registry.database import Connection, read_closed
 from r2v_core.registry.merge import Source, plan, write_merged
 from r2v_core.registry.records import EPISODES_JSONL, EPISODES_PARQUET, json_text, measure, relative
 from r2v_core.runs.manifest import RunInput, RunManifest, utc_now, write_atomic, write_manifest
@@ -248,7 +248,7 @@ def merge_to_run(
     Raises:
         R2VError: as :func:`chosen_ids`, :func:`prepare` and :func:`write`.
     """
-    with read(path) as con:
+    with read_closed(path) as con:
         ids = chosen_ids(con, run_ids, where)
         ids, left_out = selection.choose_stages(con, ids, stages)
         left_out += selection.other_splits(con, ids, splits)

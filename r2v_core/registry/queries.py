@@ -15,7 +15,7 @@ import duckdb
 from r2v_core.console import table_text
 from r2v_core.errors import R2VError
 from r2v_core.migrations import upgrade
-from r2v_core.registry.database import Connection, reason
+from r2v_core.registry.database import Connection, is_closed, is_damage, reason
 from r2v_core.registry.records import timestamp
 from r2v_core.runs.manifest import RunManifest
 
@@ -118,6 +118,7 @@ def query(
         conditions.append("created_at >= ?")
         values.append(timestamp(since if isinstance(since, str) else since.isoformat(), Path("since")))
     if where is not None:
+        assert is_closed(con), "a condition that people wrote is asked of a closed connection"
         check_condition(where)
         conditions.append(f"({where}\n)")
     columns = ", ".join(_TIME.format(name) if name.endswith("_at") else name for name in _COLUMNS)
@@ -125,8 +126,14 @@ def query(
     statement = f"SELECT {columns} FROM runs WHERE {condition} ORDER BY runs.created_at DESC, run_id DESC"
     try:
         return Runs(con.sql(statement, params=values).to_arrow_table())
-    except (duckdb.ProgrammingError, duckdb.DataError) as error:
-        raise R2VError(f"{where or 'query'}: not a condition on runs ({reason(error)})") from error
+    except duckdb.InterruptException:
+        raise R2VError(f"{where}: took too long; write a simpler condition on runs") from None
+    except duckdb.PermissionException as error:
+        raise R2VError(f"{where}: a condition on runs reads nothing but the registry ({reason(error)})") from error
+    except duckdb.Error as error:
+        if where is None or is_damage(error):
+            raise
+        raise R2VError(f"{where}: not a condition on runs ({reason(error)})") from error
 
 
 def check_condition(where: str) -> None:
@@ -135,11 +142,12 @@ def check_condition(where: str) -> None:
     Raises:
         R2VError: for an empty condition, or one that would end the statement it stands in.
     """
+    forms = ("SELECT 1 FROM runs WHERE ({}\n)", "SELECT 1 FROM runs WHERE {}\n")  # with and without: none closes one
     try:
-        statements = duckdb.extract_statements(f"SELECT 1 FROM runs WHERE ({where}\n)")
+        counts = {len(duckdb.extract_statements(form.format(where))) for form in forms}
     except duckdb.Error as error:
         raise R2VError(f"{where!r}: not a SQL condition ({reason(error)})") from error
-    if not where.strip() or len(statements) != 1:
+    if not where.strip() or counts != {1}:
         raise R2VError(f"{where!r}: write one SQL condition on runs, e.g. benchmark = 'textworld' AND status = 'done'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,8 @@ METRICS = "training_log.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 SLURM_JOB = "slurm_job.json"
 DATA_FILES = (EPISODES_JSONL, EPISODES_PARQUET, METRICS, EVALUATIONS, SLURM_JOB)
+BOM = b"\xef\xbb\xbf"
+"""What some editors put in front of a text file."""
 FINAL = ("done", "failed")
 """A run with one of these statuses is not written any more."""
 
@@ -146,7 +149,7 @@ def _lineage_rows(manifest: RunManifest) -> Iterator[dict[str, Any]]:
 
 def _episodes_table(run_id: str, run_dir: Path, project: Path, problems: list[str]) -> pa.Table:
     jsonl, parquet = run_dir / EPISODES_JSONL, run_dir / EPISODES_PARQUET
-    path = jsonl if jsonl.exists() or not parquet.exists() else parquet
+    path = jsonl if jsonl.is_file() or not parquet.is_file() else parquet
     where = relative(path, project)
     chunks: list[pa.RecordBatch] = []
     rows: list[dict[str, Any]] = []
@@ -172,16 +175,17 @@ def _too_large(value: Any) -> bool:
 def lines(path: Path) -> Iterator[tuple[int, int, bytes, bool]]:
     """(1-based number, byte offset, text without its newline, whether it has one) of each line that is not blank.
 
-    A file that does not exist has no lines.
+    What does not exist or is no ordinary file (a FIFO would be waited for) has no lines.
     """
-    if not path.exists():
+    if not path.is_file():
         return
     offset = 0
-    with path.open("rb") as handle:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
         for number, line in enumerate(handle, start=1):
             text = line.rstrip(b"\n")
-            if text.strip():
-                yield number, offset, text, line.endswith(b"\n")
+            mark = len(BOM) if number == 1 and text.startswith(BOM) else 0
+            if text[mark:].strip():
+                yield number, offset + mark, text[mark:], line.endswith(b"\n")
             offset += len(line)
 
 
@@ -301,7 +305,7 @@ def _evaluation_rows(run_id: str, path: Path, problems: list[str]) -> Iterator[d
 
 def _slurm_rows(manifest: RunManifest, path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
     job: dict[str, Any] = {}
-    if path.exists():
+    if path.is_file():
         try:
             job = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(job, dict):

@@ -27,7 +27,7 @@ def find_run_dirs(project: Path, roots: Iterable[str | Path] = ROOTS) -> Iterato
     for root in roots:
         for folder, below, names in os.walk(project / root):
             below[:] = sorted(name for name in below if not name.startswith("."))
-            if MANIFEST_NAME in names:
+            if MANIFEST_NAME in names and (Path(folder) / MANIFEST_NAME).is_file():
                 below.clear()
                 yield Path(folder)
 

@@ -10,7 +10,7 @@ from r2v_core.errors import R2VError
 from r2v_core.registry.database import Connection
 from r2v_core.registry.queries import require_runs
 
-STAGES = ("collect", "perturb")
+STAGES = ("collect", "import", "perturb")
 """Stages whose episodes are taken where none is named."""
 SPLITS = ("train",)
 """Splits whose episodes are taken where none is named; an episode that names no split (an imported one) is taken."""
@@ -67,7 +67,7 @@ def other_splits(con: Connection, run_ids: Collection[str], splits: Collection[s
 
 def describe(left_out: LeftOut) -> str:
     """What was left out, as a line for people, with the way to take it."""
-    parts = ", ".join(f"{n} episodes of {what}" for what, n in sorted(left_out.items()))
+    parts = ", ".join(f"{n} episode{'' if n == 1 else 's'} of {what}" for what, n in sorted(left_out.items()))
     asks = " and ".join(f"{kind}s" for kind in ("stage", "split") if any(k.startswith(kind) for k in left_out))
     return f"left out: {parts}; to take them, name their {asks}" if left_out else "nothing was left out"
 

@@ -114,6 +114,8 @@ class JsonlStore(Generic[T]):
         Raises:
             R2VError: if the file exists but can't be read, or at a record of a newer version.
         """
+        if self.path.exists() and not self.path.is_file():
+            raise R2VError(f"{self.path}: no file of records; move away what is there")
         self.problems = []
         report = on_error or self.problems.append
         try:
@@ -124,7 +126,7 @@ class JsonlStore(Generic[T]):
             raise R2VError(f"{self.path}: can't read ({reason(error)})") from error
         with handle:
             for number, line in enumerate(handle, start=1):
-                text = line.rstrip(b"\n")
+                text = line.rstrip(b"\n").removeprefix(b"\xef\xbb\xbf" if number == 1 else b"")
                 if not text:
                     continue
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r2v_core.errors import R2VError
 from r2v_core.migrations import current_version, read_record
+from r2v_core.runs.jsonl import sync_directory
 
 MANIFEST_NAME = "run_manifest.json"
 MERGE = "merge"
@@ -87,11 +89,22 @@ def utc_now() -> str:
 def write_atomic(path: Path, text: str) -> None:
     """Write a file whole or not at all: a reader never sees half of it, a crash never leaves half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sweep_temporaries(run_dir: Path) -> None:
+    """Remove what killed writers left half-written in a run directory; for the holder of the run's lock."""
+    for temporary in run_dir.rglob(".*.tmp"):
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_manifest(manifest: RunManifest, run_dir: Path) -> Path:
@@ -120,6 +133,8 @@ def read_manifest(run_dir: Path) -> RunManifest:
         R2VError: if it is missing, is not JSON, fits no version, or is of a newer one; the message names the file.
     """
     path = run_dir / MANIFEST_NAME
+    if path.exists() and not path.is_file():
+        raise R2VError(f"{path}: a run manifest is a file; move away what is there")
     try:
         return read_record(RunManifest, path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:

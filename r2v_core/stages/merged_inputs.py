@@ -101,12 +101,12 @@ def make_merges(request: Request) -> dict[str, Path]:
         R2VError: if it names no usable runs, or a merge can't be written.
     """
     from r2v_core.registry import DataRegistry, merged_run
-    from r2v_core.registry.database import read
+    from r2v_core.registry.database import read_closed
     from r2v_core.registry.register import ROOTS
 
     registry, paths = DataRegistry(request.project), request.paths
     registry.sync([*ROOTS, paths.data, paths.outputs])  # runs made by hand count too
-    with read(registry.path) as con:
+    with read_closed(registry.path) as con:
         merges = _prepare(con, request)
         found = {role: merged_run.find(con, registry.project, merges[role]) for role in request.roles}
     folder = registry.project / paths.data / "runs"

@@ -23,7 +23,16 @@ from r2v_core.partition import Partition
 from r2v_core.runs import processes
 from r2v_core.runs.directories import relative_to
 from r2v_core.runs.locks import LOCK_NAME
-from r2v_core.runs.manifest import IMPORT, MANIFEST_NAME, MERGE, RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.runs.manifest import (
+    IMPORT,
+    MANIFEST_NAME,
+    MERGE,
+    RunManifest,
+    read_manifest,
+    sweep_temporaries,
+    utc_now,
+    write_manifest,
+)
 from r2v_core.runs.reporting import Reporter, Stopped
 from r2v_core.runs.spec import StageContext, StageFunction, StageResult, StageSpec, load_upstream
 from r2v_core.stages.table import get_stage
@@ -77,6 +86,7 @@ def help_out(spec: StageSpec, report: Reporter) -> None:
 
 
 def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunManifest:
+    sweep_temporaries(run_dir)
     manifest = _begin(spec, run_dir)
     write_manifest(manifest, run_dir)
     began = time.monotonic()

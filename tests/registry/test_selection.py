@@ -34,7 +34,9 @@ def study(registry: DataRegistry, make_run: MakeRun) -> DataRegistry:
     return registry
 
 
-LINE = "left out: 1 of split test, 3 of stage evaluate_noisy episodes; to take them, name their stages and splits"
+LINE = (
+    "left out: 1 episode of split test, 3 episodes of stage evaluate_noisy; to take them, name their stages and splits"
+)
 
 
 def test_a_merge_of_everything_holds_training_data_only(
@@ -64,7 +66,7 @@ def test_other_stages_and_splits_come_when_they_are_named(study: DataRegistry) -
     assert ids(splits=["train", "test"]) == ["e1", "e2", "e3", "e4"]
     assert len(ids(stages=None, splits=None)) == 7
     with pytest.raises(
-        R2VError, match="none of the 1 runs is of collect or perturb; left out: 3 of stage evaluate_noi"
+        R2VError, match="none of the 1 runs is of collect or import or perturb; left out: 3 episodes of stage"
     ):
         study.iter_episodes(["e"])
     with pytest.raises(R2VError, match=r"stages is one text \('collect'\); pass a list"):
@@ -100,7 +102,10 @@ def test_metadata_reads_as_attributes_and_is_a_mapping_on_disk(study: DataRegist
     assert not hasattr(metadata, "cost")
 
 
-def test_a_summary_prints_as_a_table(study: DataRegistry, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_summary_prints_as_a_table(
+    study: DataRegistry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     print(study.summary())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "4 runs, 7 episodes (7 unique), $0.00"
