@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import dagster as dg
 
 from r2v_assets.assets import ASSETS
@@ -10,9 +12,12 @@ from r2v_assets.checks import ASSET_CHECKS
 from r2v_assets.compute import make_compute
 from r2v_assets.jobs import make_jobs
 from r2v_assets.notify import on_failure
+from r2v_assets.partitions import refuse_ranges
 from r2v_assets.registry import RegistryResource
 from r2v_assets.registry_agreement import AGREEMENT_CHECKS, registry_agreement
 from r2v_assets.settings import RunSettings
+
+refuse_ranges(sys.argv[1:])
 
 defs = dg.Definitions(
     assets=ASSETS,

@@ -47,3 +47,10 @@ def test_on_the_command_line_nothing_starts(project: Project) -> None:
     told = done.stdout + done.stderr
     assert done.returncode != 0 and "run config: ops.bc: there is no such asset. Known: " in told
     assert "Traceback" not in told and not list(project.root.glob("**/run_manifest.json"))
+
+
+def test_a_range_of_partitions_is_answered_in_one_line(project: Project) -> None:
+    command = ["asset", "materialize", "-m", "r2v_assets.definitions", "--select", "task_suite"]
+    done = project.run("dagster", *command, "--partition-range", f"{PARTITION}...textworld:expert|2")
+    assert done.returncode == 2 and "each partition is a run of its own" in done.stderr
+    assert "Traceback" not in done.stderr
