@@ -31,7 +31,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
 With several GPUs: accelerate launch --multi_gpu --module {command} …
 
 The same command after a crash or kill takes the interrupted run up again. exit status: 0 done, 2 something to fix
-(one line says what), 1 a bug (traceback), 130/143 stopped (resumable).""",
+(one line says what), 69 a connection was lost, 1 a bug (traceback), 130/143 stopped (resumable).""",
     )
     parser.add_argument("--config", default="configs/mrp.yaml", help="YAML config (default: %(default)s)")
     parser.add_argument(
