@@ -24,8 +24,9 @@ from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
 from r2v_core.migrations import FIELD, upgrade, versioned
 from r2v_core.registry import legacy_fields as fields
+from r2v_core.registry.episode_rows import EPISODES_JSONL
 from r2v_core.registry.legacy_fields import Entry
-from r2v_core.registry.records import EPISODES_JSONL, describe, json_text, lines, relative
+from r2v_core.registry.values import describe, json_text, lines, relative
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, write_manifest
 from r2v_core.trajectory import Episode, episodes_digest
 

@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from r2v_core.errors import R2VError
-from r2v_core.registry.records import timestamp
+from r2v_core.registry.values import timestamp
 
 _HOURS = {
     "UTC": 0, "GMT": 0, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7,

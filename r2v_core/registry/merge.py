@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from r2v_core.errors import R2VError
 from r2v_core.migrations import current_version, read_record, versioned
 from r2v_core.registry.database import Connection, reason
+from r2v_core.registry.episode_rows import EPISODES_PARQUET
 from r2v_core.registry.linewriter import CHANGED, LineWriter
 from r2v_core.registry.queries import require_runs
-from r2v_core.registry.records import EPISODES_PARQUET, describe
 from r2v_core.registry.store import MergedStore
+from r2v_core.registry.values import describe
 from r2v_core.runs.manifest import MANIFEST_NAME
 from r2v_core.runs.parquet import file_version, parquet_metadata, read_parquet, write_parquet
 from r2v_core.trajectory import Episode

@@ -15,9 +15,11 @@ from typing import Any
 from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
 from r2v_core.registry import queries, selection
+from r2v_core.registry.artifacts import measure
 from r2v_core.registry.database import Connection, read_closed
+from r2v_core.registry.episode_rows import EPISODES_JSONL, EPISODES_PARQUET
 from r2v_core.registry.merge import Source, plan, write_merged
-from r2v_core.registry.records import EPISODES_JSONL, EPISODES_PARQUET, json_text, measure, relative
+from r2v_core.registry.values import json_text, relative
 from r2v_core.runs.manifest import RunInput, RunManifest, utc_now, write_atomic, write_manifest
 
 STAGE = "merge"

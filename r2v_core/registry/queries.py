@@ -16,7 +16,7 @@ from r2v_core.console import table_text
 from r2v_core.errors import R2VError
 from r2v_core.migrations import upgrade
 from r2v_core.registry.database import Connection, is_closed, is_damage, reason
-from r2v_core.registry.records import timestamp
+from r2v_core.registry.values import timestamp
 from r2v_core.runs.manifest import RunManifest
 
 if TYPE_CHECKING:

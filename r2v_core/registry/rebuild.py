@@ -13,8 +13,9 @@ import duckdb
 
 from r2v_core.errors import R2VError
 from r2v_core.registry.database import read, write
-from r2v_core.registry.records import RunRows, read_run, relative
+from r2v_core.registry.records import RunRows, read_run
 from r2v_core.registry.register import BATCH_EPISODES, ROOTS, find_run_dirs, insert
+from r2v_core.registry.values import relative
 from r2v_core.runs.manifest import MANIFEST_NAME, read_manifest
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from r2v_core.digest import digest_file
 from r2v_core.errors import R2VError
+from r2v_core.registry.artifacts import measure
 from r2v_core.registry.database import Connection, read, write
-from r2v_core.registry.records import RunRows, measure, read_run, relative
+from r2v_core.registry.records import RunRows, read_run
 from r2v_core.registry.schema import TABLES
+from r2v_core.registry.values import relative
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest
 
 ROOTS = ("data", "outputs")

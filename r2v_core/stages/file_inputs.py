@@ -119,7 +119,7 @@ def _read(file: Path, partition: Partition, teacher: tuple[str, str]) -> list[Ep
     """Every episode of the file; one bad line and all is refused, with the first few of them."""
     from r2v_core.registry.legacy import read_episode
     from r2v_core.registry.legacy_fields import Entry
-    from r2v_core.registry.records import describe, lines
+    from r2v_core.registry.values import describe, lines
 
     identity = {"provider": teacher[0], "model": teacher[1], "benchmark": partition.benchmark, "seed": partition.seed}
     entry = Entry(f"import_{file.stem}", identity)

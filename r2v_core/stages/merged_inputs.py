@@ -121,7 +121,7 @@ def make_merges(request: Request) -> dict[str, Path]:
 
 def _prepare(con: Connection, request: Request) -> dict[str, Merge]:
     from r2v_core.registry.merged_run import chosen_ids, prepare
-    from r2v_core.registry.records import relative
+    from r2v_core.registry.values import relative
 
     where, run_ids = (request.merge, None) if isinstance(request.merge, str) else (None, request.merge)
     ids = chosen_ids(con, run_ids, where)
