@@ -54,7 +54,7 @@ def make_project(root: Path, partitions: int, episodes: int, slots: int) -> list
     shutil.copytree(REPOSITORY / "configs", root / "configs")
     (root / "configs/bench.yaml").write_text(CONFIG.format(episodes=episodes))
     seeds = list(range(1, partitions + 1))
-    experiments = {"experiments": {"textworld:expert": {"config": "bench.yaml", "seeds": seeds}}}
+    experiments = {"seeds": seeds, "experiments": {"textworld:expert": {"config": "bench.yaml"}}}
     (root / "configs/experiments.yaml").write_text(json.dumps(experiments))
     profile = (root / "configs/slurm/onemachine.yaml").read_text()
     for old, new in (("cpus: 2, memory: 6G", "cpus: 1, memory: 2G, gpus: 0"), ("max_jobs: 4", f"max_jobs: {slots}"),

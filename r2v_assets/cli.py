@@ -46,7 +46,7 @@ app.command()(calibrate)
 @app.command()
 def demo(
     partition: Annotated[str, typer.Option(help="<benchmark>:<teacher>|<seed>, in quotes")] = "textworld:expert|1",
-    config: Annotated[str, typer.Option(help="YAML config")] = "configs/mrp.yaml",
+    config: Annotated[str | None, typer.Option(help="YAML config (default: the experiment's own)")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option(help="dotted config override key=value; repeat the option for more")
     ] = None,

@@ -10,7 +10,7 @@ from r2v_assets.assets import ASSETS
 from r2v_assets.automation import bring_seeds_up_to_date
 from r2v_assets.checks import ASSET_CHECKS
 from r2v_assets.compute import make_compute
-from r2v_assets.jobs import make_jobs
+from r2v_assets.jobs import JOBS
 from r2v_assets.notify import on_failure
 from r2v_assets.partitions import refuse_ranges
 from r2v_assets.registry import RegistryResource
@@ -23,7 +23,7 @@ defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=[*ASSET_CHECKS, *AGREEMENT_CHECKS],
     sensors=[registry_agreement, bring_seeds_up_to_date, on_failure],
-    jobs=make_jobs([asset.key.to_user_string() for asset in ASSETS]),
+    jobs=JOBS,
     resources={"compute": make_compute(), "registry": RegistryResource(), "settings": RunSettings()},
     executor=dg.in_process_executor,  # stages share one machine: one at a time
 )

@@ -11,12 +11,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from r2v_assets.jobs import MRP_CONFIG
 from r2v_assets.materialize import materialize_partition
 from r2v_assets.partitions import check_partition
-from r2v_assets.project import experiments, root
+from r2v_assets.project import root
 from r2v_core.config import LoadedConfig
-from r2v_core.stages.experiments import load_config
+from r2v_core.runs.directories import relative_to
+from r2v_core.stages.experiments import partition_config
 
 PARTITION = "textworld:expert|1"
 COLUMNS = {
@@ -32,7 +32,7 @@ PERCENT = frozenset({"success_rate", "worst_seed_sr", "cvar_failure", "llm_call_
 
 
 def demo(
-    partition: str = PARTITION, config: str = MRP_CONFIG, overrides: Sequence[str] = (), force: bool = False
+    partition: str = PARTITION, config: str | None = None, overrides: Sequence[str] = (), force: bool = False
 ) -> None:
     """Materialise every asset of a partition that is not up to date, then print the results.
 
@@ -42,8 +42,9 @@ def demo(
         R2VError: for an unknown partition, a wrong config, or with the failed stage's own error.
     """
     console = Console(stderr=False, highlight=False, soft_wrap=True)
-    chosen = check_partition(partition, experiments())
-    loaded = load_config(config, overrides, root())
+    chosen = check_partition(partition)
+    loaded = partition_config(chosen, config, overrides, root())
+    config = relative_to(loaded.path, root())
     console.print(f"{partition} with {config}: every asset in order; Ctrl-C stops, the same command goes on")
     began = time.monotonic()
     settings = {"config": config, "overrides": list(overrides)}

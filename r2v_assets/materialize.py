@@ -25,8 +25,8 @@ from r2v_core.runs.directories import find_runs
 from r2v_core.runs.fingerprint import is_made_of
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
+from r2v_core.stages.inputs import find_inputs
 from r2v_core.stages.merged_inputs import merged_roles
-from r2v_core.stages.plan import find_inputs
 from r2v_core.stages.table import STAGES
 
 LAUNCHER_TAG = "r2v/launcher_pid"
@@ -82,18 +82,18 @@ def up_to_date(
 ) -> UpstreamRun | None:
     """The newest finished run of a stage, if its code, config and inputs are today's and its files are there."""
     try:
-        given = upstream_runs(instance, stage, partition.key, merged_roles(stage, loaded.config))
-        inputs = find_inputs(stage, loaded, partition, root(), given)
+        known = upstream_runs(instance, stage, partition.key, merged_roles(stage, loaded.config))
+        inputs = find_inputs(stage, loaded, partition, root(), {}, known)
     except R2VError:
         return None  # an input is missing, so this is too; running says so
     paths = loaded.config.paths
-    runs = find_runs(root(), paths, stage, partition.benchmark_teacher, partition.seed)
-    if not runs or not is_made_of(runs[0].manifest, stage, loaded, partition, inputs):
-        return None
-    files = [runs[0].directory / relative for relative in runs[0].manifest.artifacts.values()]
-    if stage.name in PUBLISHED:
-        files.append(root() / paths.results / PUBLISHED[stage.name])
-    return runs[0] if all(file.exists() for file in files) else None
+    for run in find_runs(root(), paths, stage, partition.experiment, partition.seed):
+        if is_made_of(run.manifest, stage, loaded, partition, inputs):
+            files = [run.directory / relative for relative in run.manifest.artifacts.values()]
+            if stage.name in PUBLISHED:
+                files.append(root() / paths.results / PUBLISHED[stage.name])
+            return run if all(file.exists() for file in files) else None
+    return None
 
 
 def _materialize_one(

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 import dagster as dg
 
-from r2v_assets.project import experiments
+from r2v_assets.project import experiments, seeds
 from r2v_core.errors import R2VError, nearest
 from r2v_core.partition import Partition
-from r2v_core.stages.experiments import Experiment
 
-BENCHMARK_TEACHER = "benchmark_teacher"
+EXPERIMENT = "experiment"
 SEED = "seed"
 
 
-def check_partition(key: str, known: Mapping[str, Experiment]) -> Partition:
-    """Parse a partition key and look it up in the list of experiments.
+def check_partition(key: str) -> Partition:
+    """Parse a partition key and look it up in the project's experiments and seeds.
 
     Raises:
-        R2VError: for another form, an unknown experiment, or a seed that the experiment does not list.
+        R2VError: for another form, an unknown experiment, or an unknown seed.
     """
+    return _check(key, experiments(), seeds())
+
+
+def _check(key: str, known: Iterable[str], known_seeds: Iterable[int]) -> Partition:
     partition = Partition.parse(key)
-    if partition.benchmark_teacher not in known:
+    if partition.experiment not in known:
         raise R2VError(
             f"unknown partition '{key}': configs/experiments.yaml has no experiment "
-            f"'{partition.benchmark_teacher}'.{nearest(partition.benchmark_teacher, known)}"
+            f"'{partition.experiment}'.{nearest(partition.experiment, known)}"
         )
-    seeds = known[partition.benchmark_teacher].seeds
-    if partition.seed not in seeds:
+    if partition.seed not in known_seeds:
         raise R2VError(
-            f"unknown partition '{key}': '{partition.benchmark_teacher}' has the seeds {', '.join(map(str, seeds))}; "
-            "add the seed in configs/experiments.yaml"
+            f"unknown partition '{key}': configs/experiments.yaml has the seeds "
+            f"{', '.join(map(str, known_seeds))}; add this one there"
         )
     return partition
 
@@ -54,22 +56,21 @@ def refuse_ranges(arguments: Sequence[str]) -> None:
 class ExperimentPartitions(dg.MultiPartitionsDefinition):
     """Every experiment × seed; a key that is not among them is refused in one readable line."""
 
-    def __init__(self, known: Mapping[str, Experiment]) -> None:
-        self.known = known
-        seeds = sorted({seed for experiment in known.values() for seed in experiment.seeds})
+    def __init__(self, known: Iterable[str], known_seeds: Iterable[int]) -> None:
+        self.known, self.known_seeds = list(known), list(known_seeds)
         super().__init__(
             {
-                BENCHMARK_TEACHER: dg.StaticPartitionsDefinition(list(known)),
-                SEED: dg.StaticPartitionsDefinition([str(seed) for seed in seeds]),
+                EXPERIMENT: dg.StaticPartitionsDefinition(self.known),
+                SEED: dg.StaticPartitionsDefinition([str(seed) for seed in self.known_seeds]),
             }
         )
 
     def validate_partition_key(self, partition_key: str, context: Any) -> None:
         """Refuse an unknown key as the command line's own kind of error, so that no traceback is printed."""
         try:
-            check_partition(str(partition_key), self.known)
+            _check(str(partition_key), self.known, self.known_seeds)
         except R2VError as error:
             raise click.UsageError(str(error)) from None
 
 
-PARTITIONS = ExperimentPartitions(experiments())
+PARTITIONS = ExperimentPartitions(experiments(), seeds())

@@ -21,5 +21,10 @@ def workspace_file() -> Path:
 
 
 def experiments() -> dict[str, Experiment]:
-    """The project's experiments, '<benchmark>:<teacher>' → config and seeds."""
-    return load_experiments(root() / DEFAULT_PATH)
+    """The project's experiments, '<benchmark>:<teacher>[@<variant>]' → config."""
+    return load_experiments(root() / DEFAULT_PATH).experiments
+
+
+def seeds() -> list[int]:
+    """The project's seeds, each of them a replicate of every experiment."""
+    return load_experiments(root() / DEFAULT_PATH).seeds

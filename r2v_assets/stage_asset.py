@@ -2,8 +2,6 @@
 
 # no `from __future__ import annotations`: Dagster reads the annotations of config and resources as they are
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,29 +17,25 @@ from r2v_assets.inputs import materialised_run, upstream_runs
 from r2v_assets.metadata import run_metadata
 from r2v_assets.ownership import code_references, owners
 from r2v_assets.partitions import PARTITIONS, check_partition
-from r2v_assets.project import experiments, root
+from r2v_assets.project import root
 from r2v_assets.registry import RegistryResource
 from r2v_assets.run_config import refuse_unused_config
 from r2v_assets.settings import RunSettings, StageConfig
 from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
+from r2v_core.runs.agreement import disagreement
 from r2v_core.runs.directories import find_runs
-from r2v_core.runs.manifest import RunManifest
+from r2v_core.runs.manifest import RunManifest, read_manifest
+from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
-from r2v_core.stages.experiments import load_config
+from r2v_core.stages.experiments import partition_config
 from r2v_core.stages.merged_inputs import merged_roles
 from r2v_core.stages.plan import parse_inputs, plan
-from r2v_core.stages.table import STAGES
+from r2v_core.stages.table import STAGES, all_sections
 
 MADE_ON_DEMAND = "task_suite"
 """The one stage that an asset makes itself where it is missing, so that collection works on a bare partition."""
-
-
-def load_stage_config(partition: Partition, config: str, overrides: Sequence[str]) -> LoadedConfig:
-    """The checked configuration of a partition: the given file, ``$R2V_CONFIG``, or the experiment's own."""
-    path = config or os.environ.get("R2V_CONFIG") or experiments()[partition.benchmark_teacher].config
-    return load_config(path, overrides, root())
 
 
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
@@ -70,9 +64,9 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         try:
             refuse_unused_config(context.run)
-            partition = check_partition(context.partition_key, experiments())
+            partition = check_partition(context.partition_key)
             chosen = config.within(settings)
-            loaded = load_stage_config(partition, chosen.config, chosen.overrides)
+            loaded = partition_config(partition, chosen.config, chosen.overrides, root())
             work = Work(context, partition, loaded, chosen, compute, registry)
             if any(upstream == MADE_ON_DEMAND for _, upstream in stage.inputs):
                 work.make_task_suite()
@@ -116,7 +110,8 @@ class Work:
             self.loaded,
             project=root(),
             overrides=self.config.overrides,
-            inputs=known | {role: root() / path for role, path in given.items()},
+            inputs={role: root() / path for role, path in given.items()},
+            known=known,
             run_id=(own.run_id or None) if own else None,
             resume=resume,
             extend=(own.extend or None) if own else None,
@@ -134,8 +129,10 @@ class Work:
         """Make the partition's task suite in place, if neither Dagster nor the disk has one."""
         stage = STAGES[MADE_ON_DEMAND]
         key, paths = self.partition.key, self.loaded.config.paths
-        on_disk = find_runs(root(), paths, stage, self.partition.benchmark_teacher, self.partition.seed)
-        if on_disk or materialised_run(self.context.instance, stage.asset, key):
+        runs = find_runs(root(), paths, stage, self.partition.experiment, self.partition.seed)
+        if (known := materialised_run(self.context.instance, stage.asset, key)) is not None:
+            runs.append(UpstreamRun(known, read_manifest(known)))
+        if any(disagreement(all_sections(stage), self.loaded, run.manifest) is None for run in runs):
             return
         self.context.log.info(f"{key} has no {stage.asset} yet; making it first")
         manifest, run_dir = self.run(stage)

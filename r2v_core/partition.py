@@ -1,4 +1,4 @@
-"""Partition keys: ``<benchmark>:<teacher>|<seed>``."""
+"""Partition keys: ``<benchmark>:<teacher>[@<variant>]|<seed>``."""
 
 from __future__ import annotations
 
@@ -7,38 +7,42 @@ from dataclasses import dataclass
 
 from r2v_core.errors import R2VError
 
-_KEY = re.compile(r"^(?P<benchmark>[\w.+-]+):(?P<teacher>[\w.+/-]+)\|(?P<seed>\d+)$")
+_KEY = re.compile(
+    r"^(?P<benchmark>[\w.+-]+):(?P<teacher>[\w.+/-]+)(?:@(?P<variant>[\w.+-]+))?\|(?P<seed>\d+)$", re.ASCII
+)
 
 
 @dataclass(frozen=True)
 class Partition:
-    """One replicate: a benchmark, a teacher's name, and the seed that all randomness flows from."""
+    """One replicate: an experiment, and the seed that all randomness flows from."""
 
     benchmark: str
     teacher: str
     seed: int
+    variant: str = ""
+    """What tells experiments of one benchmark and teacher apart: another small model, condition or config."""
 
     @property
     def key(self) -> str:
         """The key as Dagster and the command lines write it."""
-        return f"{self.benchmark}:{self.teacher}|{self.seed}"
+        return f"{self.experiment}|{self.seed}"
 
     @property
-    def benchmark_teacher(self) -> str:
+    def experiment(self) -> str:
         """The first dimension of the key."""
-        return f"{self.benchmark}:{self.teacher}"
+        return f"{self.benchmark}:{self.teacher}" + (f"@{self.variant}" if self.variant else "")
 
     @classmethod
     def parse(cls, key: str) -> Partition:
-        """Parse a key such as ``textworld:expert|1``.
+        """Parse a key such as ``textworld:expert|1`` or ``textworld:expert@study|1``.
 
         Raises:
             R2VError: if the key has another form.
         """
-        match = _KEY.match(key)
+        match = _KEY.fullmatch(key)
         if match is None:
             raise R2VError(
-                f"'{key}' is not a partition key; write <benchmark>:<teacher>|<seed>, e.g. 'textworld:expert|1' "
-                "(in quotes: the shell reads | otherwise)"
+                f"'{key}' is not a partition key; write <benchmark>:<teacher>[@<variant>]|<seed>, e.g. "
+                "'textworld:expert|1' (in quotes: the shell reads | otherwise)"
             )
-        return cls(match["benchmark"], match["teacher"], int(match["seed"]))
+        return cls(match["benchmark"], match["teacher"], int(match["seed"]), match["variant"] or "")

@@ -58,14 +58,14 @@ def render(
 ) -> None:
     """Print the job script that would be submitted for an asset; submits nothing, needs no cluster."""
     from r2v_assets.partitions import check_partition
-    from r2v_assets.project import experiments, root
+    from r2v_assets.project import root
     from r2v_assets.slurm.profile import load_profile
     from r2v_assets.slurm.script import Job, job_script
     from r2v_core.stages.table import BY_ASSET
 
     if asset not in BY_ASSET:
         raise R2VError(f"no asset '{asset}'.{nearest(asset, BY_ASSET)}")
-    check_partition(partition, experiments())
+    check_partition(partition)
     chosen = load_profile(profile, root())
     if chosen.resources(asset).where == "local":
         typer.echo(f"# {asset} runs beside Dagster (where: local); no job is submitted for it")

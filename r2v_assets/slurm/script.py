@@ -90,7 +90,7 @@ class Job:
     def name(self) -> str:
         """``r2v.<asset>.<benchmark>:<teacher>.<seed>``: readable in squeue, and without sacct's separator."""
         partition = Partition.parse(self.partition)
-        return f"r2v.{self.asset}.{partition.benchmark_teacher}.{partition.seed}"
+        return f"r2v.{self.asset}.{partition.experiment}.{partition.seed}"
 
     @property
     def folder(self) -> Path:

@@ -53,8 +53,12 @@ class TeacherLimitsConfig(Section):
     backoff_s: float = Field(
         1.0, gt=0, description="seconds: scale of the random pause after a failure, which doubles each time"
     )
-    budget_calls: Count = Field(0, description="calls allowed per run; 0: no limit")
-    budget_usd: float = Field(0.0, ge=0, description="dollars allowed per run; 0: no limit")
+    budget_calls: Count | None = Field(
+        None, description="calls allowed per run; 0: no limit; null: not set, refused where calls cost money"
+    )
+    budget_usd: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="dollars allowed per run; 0: no limit; null: not set, refused where calls cost money"
+    )
 
 
 class TeacherConfig(Section):

@@ -43,7 +43,7 @@ def iter_runs(
     project: Path,
     paths: PathsConfig,
     stage: Stage,
-    benchmark_teacher: str | None = None,
+    experiment: str | None = None,
     seed: int | None = None,
     status: str | None = None,
 ) -> Iterator[UpstreamRun]:
@@ -55,7 +55,7 @@ def iter_runs(
         head
         for head in scan_heads(runs_folder(project, paths, stage))
         if head.stage == stage.name
-        and (benchmark_teacher is None or head.partition.split("|")[0] == benchmark_teacher)
+        and (experiment is None or head.partition.rpartition("|")[0] == experiment)
         and (seed is None or head.seed == seed)
         and (status is None or head.status == status)
     ]
@@ -67,10 +67,10 @@ def iter_runs(
 
 
 def find_runs(
-    project: Path, paths: PathsConfig, stage: Stage, benchmark_teacher: str | None = None, seed: int | None = None
+    project: Path, paths: PathsConfig, stage: Stage, experiment: str | None = None, seed: int | None = None
 ) -> list[UpstreamRun]:
     """Finished runs of a stage, newest first, of one experiment and seed where given."""
-    return list(iter_runs(project, paths, stage, benchmark_teacher, seed, "done"))
+    return list(iter_runs(project, paths, stage, experiment, seed, "done"))
 
 
 def new_run_id(stage: Stage, partition: Partition, teacher: tuple[str, str], folder: Path) -> str:
@@ -104,7 +104,7 @@ def find_resumable(
     An older one that nothing has replaced yet is named in a warning.
     """
     replaced = False
-    for run in iter_runs(project, paths, stage, partition.benchmark_teacher, partition.seed):
+    for run in iter_runs(project, paths, stage, partition.experiment, partition.seed):
         manifest = run.manifest
         replaced = replaced or manifest.status == "done"
         if manifest.status != "done" and (why := begun_by_older(run.directory)):

@@ -82,7 +82,7 @@ class Branch:
         folders = (f"paths.data={paths.data}/{FOLDER}", f"paths.outputs={paths.outputs}/{FOLDER}")
         changed = _loaded(full, (*self.overrides, *only, *folders))
         wanted = fingerprint(stage, changed, partition, inputs)
-        runs = find_runs(project, changed.config.paths, stage, partition.benchmark_teacher, partition.seed)
+        runs = find_runs(project, changed.config.paths, stage, partition.experiment, partition.seed)
         found = next((run_ for run_ in runs if run_.manifest.fingerprint == wanted), None)
         if found is None:
             found = self._make(stage.name, changed, {role: run_.directory for role, run_ in upstream.items()})

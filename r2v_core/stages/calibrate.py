@@ -18,7 +18,7 @@ def calibrate(
     partition: Annotated[
         str, typer.Option(help="<benchmark>:<teacher>|<seed>, in quotes: its newest finished router is read")
     ] = "textworld:expert|1",
-    config: Annotated[str, typer.Option(help="YAML config: where the runs lie")] = "configs/mrp.yaml",
+    config: Annotated[str | None, typer.Option(help="YAML config (default: the experiment's own)")] = None,
     router: Annotated[Path | None, typer.Option(help="this router's run directory instead")] = None,
 ) -> None:
     """Print the router's threshold for a wanted share of teacher calls, what it does, and how to use it."""
@@ -35,17 +35,17 @@ def calibrate(
         )
     typer.echo("Train with it:")
     typer.echo(
-        f"  python -m r2v_core.stages.train_router --config {config} --partition '{partition}' "
+        f"  python -m r2v_core.stages.train_router --partition '{partition}' "
         f"--overrides training.router.teacher_share={teacher_share:g}"
     )
     typer.echo("Evaluate the present router there and elsewhere, all scoring rules side by side:")
     typer.echo(
-        f"  python -m r2v_core.stages.evaluate_noisy --config {config} --partition '{partition}' "
+        f"  python -m r2v_core.stages.evaluate_noisy --partition '{partition}' "
         f"--overrides 'evaluation.sweep=[{teacher_share:g}]'"
     )
 
 
-def newest_router(partition: str, config: str) -> Path:
+def newest_router(partition: str, config: str | None) -> Path:
     """Run directory of a partition's newest finished router.
 
     Raises:
@@ -53,12 +53,12 @@ def newest_router(partition: str, config: str) -> Path:
     """
     from r2v_core.partition import Partition
     from r2v_core.runs.directories import find_runs, project_root
-    from r2v_core.stages.experiments import load_config
+    from r2v_core.stages.experiments import partition_config
     from r2v_core.stages.table import get_stage
 
     project, wanted = project_root(), Partition.parse(partition)
-    paths = load_config(config, (), project).config.paths
-    runs = find_runs(project, paths, get_stage("train_router"), wanted.benchmark_teacher, wanted.seed)
+    paths = partition_config(wanted, config, (), project).config.paths
+    runs = find_runs(project, paths, get_stage("train_router"), wanted.experiment, wanted.seed)
     if not runs:
         raise R2VError(
             f"no finished router of '{partition}' under {paths.outputs}; make it first:\n"

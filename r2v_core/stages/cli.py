@@ -24,8 +24,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
         description=f"{stage.title}.\n\nMakes the asset '{stage.asset}'. Reads: {needs}.\n"
         f"Config sections that decide the result: {', '.join(stage.sections) or 'none'}.",
         epilog=f"""examples:
-  python -m {command} --config configs/mrp.yaml
-  python -m {command} --config configs/mrp.yaml --partition 'textworld:expert|2'
+  python -m {command}
+  python -m {command} --partition 'textworld:expert|2' --config configs/mrp.yaml
   python -m {command} --overrides name=try candidates.k=2 --tag try --notes "what I try"
 
 With several GPUs: accelerate launch --multi_gpu --module {command} …
@@ -33,11 +33,11 @@ With several GPUs: accelerate launch --multi_gpu --module {command} …
 The same command after a crash or kill takes the interrupted run up again. exit status: 0 done, 2 something to fix
 (one line says what), 69 a connection was lost, 1 a bug (traceback), 130/143 stopped (resumable).""",
     )
-    parser.add_argument("--config", default="configs/mrp.yaml", help="YAML config (default: %(default)s)")
+    parser.add_argument("--config", help="YAML config (default: $R2V_CONFIG, else the experiment's own)")
     parser.add_argument(
         "--partition",
         default="textworld:expert|1",
-        help="<benchmark>:<teacher>|<seed>, in quotes (default: %(default)s)",
+        help="<benchmark>:<teacher>[@<variant>]|<seed>, in quotes (default: %(default)s)",
     )
     parser.add_argument(
         "--overrides", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="dotted config overrides"
@@ -104,13 +104,15 @@ def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
         except R2VError as error:
             raise R2VError(f"--spec {error}") from error
     from r2v_core.partition import Partition
-    from r2v_core.stages.experiments import load_config
+    from r2v_core.runs.directories import project_root
+    from r2v_core.stages.experiments import partition_config
     from r2v_core.stages.plan import parse_inputs, plan
 
+    partition = Partition.parse(args.partition)
     return plan(
         stage,
-        Partition.parse(args.partition),
-        load_config(args.config, args.overrides),
+        partition,
+        partition_config(partition, args.config, args.overrides, project_root()),
         overrides=args.overrides,
         inputs=parse_inputs(stage, args.input),
         run_id=args.run_id,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,27 +14,35 @@ from r2v_core import config
 from r2v_core.agent.rules.table import RULES
 from r2v_core.benchmarks import BENCHMARKS, options_model
 from r2v_core.config import LoadedConfig
-from r2v_core.config.explain import explain, schema_keys, shown
+from r2v_core.config.explain import explain, schema_keys
 from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError, nearest
 from r2v_core.partition import Partition
+from r2v_core.runs.directories import relative_to
 from r2v_core.teachers.names import FILE, TeacherEntry, known_teachers
 
 DEFAULT_PATH = Path("configs/experiments.yaml")
 
 
 class Experiment(BaseModel):
-    """One benchmark learnt from one teacher, replicated over seeds."""
+    """One benchmark learnt from one teacher, or a variant of that."""
 
     model_config = ConfigDict(extra="forbid")
     config: Path = Field(
         description="the experiment's YAML file, relative to the file that lists it; absolute once loaded"
     )
+
+
+class ExperimentList(BaseModel):
+    """What the file lists; every seed is valid for every experiment."""
+
+    model_config = ConfigDict(extra="forbid")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="replicates, each seed once")
+    experiments: dict[str, Experiment] = Field(min_length=1, description="'<benchmark>:<teacher>[@<variant>]'")
 
 
-def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
-    """Read the list of experiments: '<benchmark>:<teacher>' → :class:`Experiment`, in file order.
+def load_experiments(path: Path | None = None) -> ExperimentList:
+    """Read the list of experiments and seeds; experiments stay in file order.
 
     Args:
         path: the list; ``configs/experiments.yaml`` below the working directory unless given.
@@ -44,24 +54,77 @@ def load_experiments(path: Path | None = None) -> dict[str, Experiment]:
     if not path.is_file():
         raise R2VError(f"{path}: no such file; it lists the experiments, see configs/experiments.yaml of the project")
     file = read_yaml(path, dots=True)
-    entries = file.data.get("experiments")
-    if set(file.data) != {"experiments"} or not isinstance(entries, dict) or not entries:
-        raise R2VError(
-            f"{path}: expected one key, 'experiments', with entries such as "
-            '"textworld:expert": {config: mrp.yaml, seeds: [1, 2, 3]}'
-        )
+    try:
+        listed = ExperimentList.model_validate(file.data)
+    except ValidationError as error:
+        wrong = explain(error, schema_keys(ExperimentList))
+        problems = [f"{path}:{_line(file.lines, key)}: {key}: {what}" for key, what in wrong.items()]
+        raise R2VError("\n".join(problems)) from None
     teachers = known_teachers(path.parent / FILE.name)
-    experiments: dict[str, Experiment] = {}
-    problems: list[str] = []
-    for name, entry in entries.items():
-        experiment, wrong = _check(name, entry, path.parent, teachers)
-        where = f"{path}:{file.lines.get(f'experiments.{name}', 1)}"
-        problems += [f"{where}: experiment '{name}': {problem}" for problem in wrong]
-        if experiment is not None:
-            experiments[name] = experiment
+    problems = []
+    if repeated := sorted({seed for seed in listed.seeds if listed.seeds.count(seed) > 1}):
+        problems.append(f"{path}:{_line(file.lines, 'seeds')}: seeds: {', '.join(map(str, repeated))} given twice")
+    for name, experiment in listed.experiments.items():
+        experiment.config = (path.parent / experiment.config).resolve()
+        where = f"{path}:{_line(file.lines, f'experiments.{name}')}"
+        wrong_here = [*_name_problems(name, teachers), *_config_problems(experiment.config, path.parent)]
+        problems += [f"{where}: experiment '{name}': {problem}" for problem in wrong_here]
     if problems:
         raise R2VError("\n".join(problems))
-    return experiments
+    return listed
+
+
+def _line(lines: Mapping[str, int], dotted: str) -> int:
+    """The line of a key, or of the nearest section above it."""
+    while dotted and dotted not in lines:
+        dotted = dotted.rpartition(".")[0]
+    return lines.get(dotted, 1)
+
+
+def _config_problems(file: Path, directory: Path) -> list[str]:
+    if file.is_file():
+        return []
+    known = {p.relative_to(directory).as_posix() for p in directory.glob("**/*.yaml")}
+    shown = file.relative_to(directory.resolve()).as_posix() if file.is_relative_to(directory.resolve()) else str(file)
+    return [f"config: no file '{shown}'.{nearest(shown, known)}"]
+
+
+def partition_config(
+    partition: Partition, config: str | Path | None, overrides: Sequence[str], project: Path
+) -> LoadedConfig:
+    """The checked configuration of a partition: the given file, ``$R2V_CONFIG``, or the experiment's own.
+
+    A variant's folders are its own, ``data/<name>``, ``outputs/<name>`` and ``results/<name>`` with the name as in
+    ``textworld_expert_study``, unless its file itself (not one that it inherits from) or an override names others.
+
+    Raises:
+        R2VError: for a config that is wrong, or where none is given and the experiment is not listed.
+    """
+    path = config or os.environ.get("R2V_CONFIG")
+    if not path:
+        if not (project / DEFAULT_PATH).is_file():
+            raise R2VError(
+                f"{project} is not a project: no {DEFAULT_PATH} there; cd to the project, or set R2V_PROJECT"
+            )
+        listed = load_experiments(project / DEFAULT_PATH).experiments
+        if partition.experiment not in listed:
+            raise R2VError(
+                f"{DEFAULT_PATH} has no experiment '{partition.experiment}', so nobody knows its config; list it, or "
+                f"say which file: --config configs/….yaml{nearest(partition.experiment, listed)}"
+            )
+        path = listed[partition.experiment].config
+    loaded = load_config(path, overrides, project)
+    if partition.variant:
+        _own_folders(partition, loaded, project)
+    return loaded
+
+
+def _own_folders(partition: Partition, loaded: LoadedConfig, project: Path) -> None:
+    own = {"override", relative_to(loaded.path, project.resolve())}
+    name = re.sub(r"[^\w.+-]", "_", partition.experiment)
+    for kind in ("data", "outputs", "results"):
+        if loaded.sources[f"paths.{kind}"] not in own:
+            setattr(loaded.config.paths, kind, f"{kind}/{name}")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), project: Path | None = None) -> LoadedConfig:
@@ -82,32 +145,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), project: Path |
     return loaded
 
 
-def _check(
-    name: str, entry: Any, directory: Path, teachers: Mapping[str, TeacherEntry]
-) -> tuple[Experiment | None, list[str]]:
-    problems = _name_problems(name, teachers)
-    if not isinstance(entry, dict):
-        return None, [*problems, f"expected {{config: …, seeds: […]}}, not {shown(entry)}"]
-    try:
-        experiment = Experiment.model_validate(entry)
-    except ValidationError as error:
-        wrong = explain(error, schema_keys(Experiment))
-        return None, [*problems, *(f"{key}: {what}" for key, what in wrong.items())]
-    repeated = sorted({seed for seed in experiment.seeds if experiment.seeds.count(seed) > 1})
-    if repeated:
-        problems.append(f"seeds: {', '.join(map(str, repeated))} given twice")
-    file = (directory / experiment.config).resolve()
-    if not file.is_file():
-        known = {p.relative_to(directory).as_posix() for p in directory.glob("**/*.yaml")}
-        problems.append(f"config: no file '{experiment.config}'.{nearest(str(experiment.config), known)}")
-    return experiment.model_copy(update={"config": file}), problems
-
-
 def _name_problems(name: str, teachers: Mapping[str, TeacherEntry]) -> list[str]:
     try:
         partition = Partition.parse(f"{name}|0")
     except R2VError:
-        return ["the name has to be '<benchmark>:<teacher>', e.g. 'textworld:expert'"]
+        return ["the name has to be '<benchmark>:<teacher>[@<variant>]', e.g. 'textworld:expert'"]
     problems = []
     if partition.benchmark not in BENCHMARKS:
         problems.append(f"unknown benchmark '{partition.benchmark}'.{nearest(partition.benchmark, BENCHMARKS)}")

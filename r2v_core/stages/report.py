@@ -75,7 +75,7 @@ def traced_runs(ctx: StageContext, results: ResultsManager) -> list[UpstreamRun]
 
 def _find(ctx: StageContext, bundle: Bundle) -> UpstreamRun | None:
     stage = PREFIX + bundle.ablation if bundle.ablation else f"evaluate_{bundle.condition}"
-    runs = find_runs(ctx.project, ctx.config.paths, get_stage(stage), ctx.partition.benchmark_teacher, bundle.seed)
+    runs = find_runs(ctx.project, ctx.config.paths, get_stage(stage), ctx.partition.experiment, bundle.seed)
     return next((run_ for run_ in runs if run_.manifest.run_id == bundle.run_id), None)
 
 

@@ -82,7 +82,7 @@ def evaluation_runs(ctx: StageContext) -> dict[tuple[str, int], UpstreamRun]:
         mine = ctx.inputs[condition].manifest
         passed: set[int] = {ctx.seed}
         for run_ in find_runs(
-            ctx.project, ctx.config.paths, get_stage(f"evaluate_{condition}"), ctx.partition.benchmark_teacher
+            ctx.project, ctx.config.paths, get_stage(f"evaluate_{condition}"), ctx.partition.experiment
         ):
             seed = run_.manifest.seed
             if seed in passed:
@@ -103,7 +103,7 @@ def ablation_runs(ctx: StageContext, runs: dict[tuple[str, int], UpstreamRun]) -
     """(ablation, partition seed) → its newest finished run, where it ablates one of ``runs``; none is required."""
     found: dict[tuple[str, int], UpstreamRun] = {}
     for stage in ABLATIONS:
-        for run_ in find_runs(ctx.project, ctx.config.paths, get_stage(stage), ctx.partition.benchmark_teacher):
+        for run_ in find_runs(ctx.project, ctx.config.paths, get_stage(stage), ctx.partition.experiment):
             key = (stage.removeprefix(PREFIX), run_.manifest.seed)
             full = runs.get(("noisy", run_.manifest.seed))
             ablates = {item.digest for item in run_.manifest.inputs if item.role == "full"}
@@ -173,7 +173,7 @@ def _setting(ctx: StageContext) -> dict[str, Any]:
     identity = ctx.identity()
     return {
         "experiment": ctx.config.name,
-        "partition": ctx.partition.benchmark_teacher,
+        "partition": ctx.partition.experiment,
         "teacher": f"{identity['teacher_provider']}/{identity['teacher_model']}",
         "small_model": config["slm"]["model"],
         "candidates_per_state": config["candidates"]["k"],
@@ -249,9 +249,9 @@ def _refuse_foreign(ctx: StageContext, folder: Path) -> None:
             other = read_bundle(path).setting.get("partition")
         except R2VError:
             continue  # half-written or old: replaced
-        if other != ctx.partition.benchmark_teacher:
+        if other != ctx.partition.experiment:
             raise R2VError(
-                f"{path} belongs to '{other}', not to '{ctx.partition.benchmark_teacher}'; give each "
+                f"{path} belongs to '{other}', not to '{ctx.partition.experiment}'; give each "
                 "experiment its own folder (config key paths.results), or delete this one"
             )
 

@@ -156,6 +156,7 @@ def _begin(spec: StageSpec, run_dir: Path) -> RunManifest:
         model=spec.model,
         seed=partition.seed,
         partition=partition.key,
+        variant=partition.variant,
         status="running",
         created_at=earlier.created_at if earlier else utc_now(),
         output_dir=relative_to(run_dir, Path(spec.project)),

@@ -232,6 +232,11 @@ ABLATIONS: dict[str, Stage] = {
 BY_ASSET = {stage.asset: stage for stage in (STAGES | ABLATIONS).values()}
 
 
+def all_sections(stage: Stage) -> set[str]:
+    """Config sections that a stage's runs depend on, through their inputs too."""
+    return set(stage.sections).union(*(all_sections(STAGES[upstream]) for _, upstream in stage.inputs))
+
+
 def get_stage(name: str) -> Stage:
     """Look a stage up by its name.
 

@@ -212,7 +212,13 @@ def make(name: str, entry: TeacherEntry, options: ApiOptions, limits: TeacherLim
         limits,
         ReplyCache(place.cache / "replies"),
         Budget(
-            place.run_dir, limits.budget_calls, limits.budget_usd, place.rank, place.processes, place.role, place.usage
+            place.run_dir,
+            limits.budget_calls or 0,
+            limits.budget_usd or 0.0,
+            place.rank,
+            place.processes,
+            place.role,
+            place.usage,
         ),
         price,
         place.log,

@@ -7,40 +7,45 @@ from pathlib import Path
 import pytest
 
 from r2v_core.errors import R2VError
-from r2v_core.stages.experiments import load_config, load_experiments
+from r2v_core.partition import Partition
+from r2v_core.stages.experiments import load_config, load_experiments, partition_config
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_shipped_list_is_valid_and_its_configs_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    experiments = load_experiments()
-    assert experiments["textworld:expert"].seeds == list(range(1, 11))
-    for name, experiment in experiments.items():
+    listed = load_experiments()
+    assert listed.seeds == list(range(1, 11))
+    for name, experiment in listed.experiments.items():
         assert load_config(experiment.config).config.benchmark.name == name.split(":")[0]
 
 
-GOOD = '"textworld:expert": {config: mrp.yaml, seeds: [1]}'
+GOOD = '"textworld:expert": {config: mrp.yaml}'
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", ["'experiments'"]),
-        ("experiments: {}", ["'experiments'"]),
-        (f"experiments:\n  {GOOD}\nextra: 1", ["'experiments'"]),
-        (f"experiments:\n  {GOOD}\n  {GOOD}", [":3:3", "already given in line 2"]),
-        ('experiments:\n  "textwrld:expert": {config: mrp.yaml, seeds: [1]}', [":2", "textwrld", "'textworld'"]),
-        ('experiments:\n  "textworld:exprt": {config: mrp.yaml, seeds: [1]}', ["unknown teacher", "'expert'"]),
-        ("experiments:\n  textworld: {config: mrp.yaml, seeds: [1]}", ["'textworld'", "<benchmark>:<teacher>"]),
-        ('experiments:\n  "textworld:expert": {config: mpr.yaml, seeds: [1]}', ["'mpr.yaml'", "'mrp.yaml'"]),
-        ('experiments:\n  "textworld:expert": {config: mrp.yaml, seeds: []}', ["seeds"]),
-        ('experiments:\n  "textworld:expert": {config: mrp.yaml, seeds: [1, 2, 1]}', ["seeds: 1 given twice"]),
-        ('experiments:\n  "textworld:expert": {config: mrp.yaml, seeds: [1, -2]}', ["seeds[1]", "-2", "≥ 0"]),
-        ('experiments:\n  "textworld:expert": {config: mrp.yaml, seeds: 3}', ["seeds", "3", "a list"]),
-        ('experiments:\n  "textworld:expert": {config: mrp.yaml, seed: [3]}', ["seed", "'seeds'"]),
-        ('experiments:\n  "textworld:expert": mrp.yaml', ["'mrp.yaml'", "seeds"]),
-        ('experiments:\n  "textworld:expert": {seeds: [1]}', ["config: missing"]),
+        ("", ["experiments: missing", "seeds: missing"]),
+        ("seeds: [1]\nexperiments: {}", [":2", "experiments"]),
+        (f"seeds: [1]\nexperiments:\n  {GOOD}\nextra: 1", [":4", "extra"]),
+        (f"seeds: [1]\nexperiments:\n  {GOOD}\n  {GOOD}", [":4:3", "already given in line 3"]),
+        ('seeds: [1]\nexperiments:\n  "textwrld:expert": {config: mrp.yaml}', [":3", "textwrld", "'textworld'"]),
+        ('seeds: [1]\nexperiments:\n  "textworld:exprt": {config: mrp.yaml}', ["unknown teacher", "'expert'"]),
+        (
+            "seeds: [1]\nexperiments:\n  textworld: {config: mrp.yaml}",
+            ["'textworld'", "<benchmark>:<teacher>[@<variant>]"],
+        ),
+        ('seeds: [1]\nexperiments:\n  "textworld:expert@": {config: mrp.yaml}', ["the name has to be"]),
+        ('seeds: [1]\nexperiments:\n  "textworld:expert": {config: mpr.yaml}', ["'mpr.yaml'", "'mrp.yaml'"]),
+        (f"seeds: []\nexperiments:\n  {GOOD}", [":1", "seeds"]),
+        (f"seeds: [1, 2, 1]\nexperiments:\n  {GOOD}", [":1", "seeds: 1 given twice"]),
+        (f"seeds: [1, -2]\nexperiments:\n  {GOOD}", ["seeds[1]", "-2", "≥ 0"]),
+        (f"seeds: 3\nexperiments:\n  {GOOD}", ["seeds", "3", "a list"]),
+        ('seeds: [1]\nexperiments:\n  "textworld:expert": {config: mrp.yaml, seeds: [3]}', [":3", "seeds"]),
+        ('seeds: [1]\nexperiments:\n  "textworld:expert": mrp.yaml', [":3", "'mrp.yaml'"]),
+        ('seeds: [1]\nexperiments:\n  "textworld:expert": {}', ["config: missing"]),
     ],
 )
 def test_bad_entries_are_named(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -52,6 +57,46 @@ def test_bad_entries_are_named(tmp_path: Path, text: str, words: list[str]) -> N
     assert str(path) in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def project(root: Path) -> Path:
+    (root / "configs").mkdir()
+    (root / "configs/base.yaml").write_text("name: base\npaths: {data: data/shared}\n")
+    (root / "configs/own.yaml").write_text("defaults: [base]\nname: own\npaths: {results: results/mine}\n")
+    (root / "configs/experiments.yaml").write_text(
+        'seeds: [1]\nexperiments:\n  "textworld:expert": {config: base.yaml}\n'
+        '  "textworld:expert@b": {config: own.yaml}\n'
+    )
+    return root
+
+
+def test_a_partition_has_its_experiments_config_and_a_variant_folders_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("R2V_CONFIG", raising=False)
+    root = project(tmp_path)
+    main, variant = Partition.parse("textworld:expert|1"), Partition.parse("textworld:expert@b|1")
+    assert partition_config(main, None, (), root).config.paths.data == "data/shared"
+    paths = partition_config(variant, None, (), root).config.paths
+    assert (paths.data, paths.outputs) == ("data/textworld_expert_b", "outputs/textworld_expert_b")
+    assert paths.results == "results/mine"  # its own file says so
+    assert partition_config(variant, None, ["paths.data=x"], root).config.paths.data == "x"
+    assert partition_config(variant, "configs/base.yaml", (), root).config.paths.data == "data/shared"
+    with pytest.raises(R2VError, match=r"no experiment 'textworld:expert@c'.*--config.*Did you mean"):
+        partition_config(Partition.parse("textworld:expert@c|1"), None, (), root)
+    with pytest.raises(R2VError, match=r"is not a project: no configs/experiments\.yaml there; cd to the project"):
+        partition_config(main, None, (), tmp_path / "configs")
+
+
+@pytest.mark.parametrize("key", ["textworld:expert|1", "humaneval:gpt-4o@qwen2.5-coder-7b|3", "a:b/c@d|0"])
+def test_keys_read_as_they_are_written(key: str) -> None:
+    assert Partition.parse(key).key == key
+
+
+@pytest.mark.parametrize("key", ["a:b@|1", "a:b@c@d|1", "a:b|x", "a:b|1\n", "a:b", "a:b|²"])
+def test_other_forms_are_no_keys(key: str) -> None:
+    with pytest.raises(R2VError, match="is not a partition key"):
+        Partition.parse(key)
 
 
 def test_missing_list_is_named(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ from r2v_core.stages.ablation import FOLDER
 from r2v_core.stages.ablation import run as run_ablation
 from r2v_core.stages.ablations import ABLATIONS, FEATURE_GROUPS
 from r2v_core.stages.experiments import load_config
-from r2v_core.stages.plan import find_inputs, plan
+from r2v_core.stages.inputs import find_inputs
+from r2v_core.stages.plan import plan
 from r2v_core.stages.result_tables import run as run_tables
 from r2v_core.stages.table import STAGES, get_stage
 from r2v_core.trajectory import Episode, episodes_digest

@@ -33,8 +33,8 @@ def project(
     """A project of 24 seeds with Dagster's daemon at work."""
     project = make_slurm_project(tmp_path_factory.mktemp("backfill"), game_cache, cluster, ssh=False)
     (project.root / "configs/tiny.yaml").write_text(yaml.safe_dump(TINY))
-    experiments = {"textworld:expert": {"config": "tiny.yaml", "seeds": list(range(1, SEEDS + 1))}}
-    (project.root / "configs/experiments.yaml").write_text(yaml.safe_dump({"experiments": experiments}))
+    listed = {"seeds": list(range(1, SEEDS + 1)), "experiments": {"textworld:expert": {"config": "tiny.yaml"}}}
+    (project.root / "configs/experiments.yaml").write_text(yaml.safe_dump(listed))
     daemon = project.start("dagster._daemon", "run", "-m", "r2v_assets.definitions")
     with pytest.MonkeyPatch.context() as patch:
         use(project, patch)
@@ -70,10 +70,10 @@ def backfill(project: SlurmProject, instance: dg.DagsterInstance, asset: str, ke
 def subprocess_definitions() -> dg.Definitions:
     """Definitions over the project's own 24 seeds (this process may have loaded others)."""
     from r2v_assets.partitions import ExperimentPartitions
-    from r2v_assets.project import experiments
+    from r2v_assets.project import experiments, seeds
     from r2v_core.stages.table import BY_ASSET
 
-    partitions = ExperimentPartitions(experiments())
+    partitions = ExperimentPartitions(experiments(), seeds())
     return dg.Definitions(assets=[dg.AssetSpec(name, partitions_def=partitions) for name in BY_ASSET])
 
 

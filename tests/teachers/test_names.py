@@ -44,8 +44,8 @@ def test_definitions_need_no_sdk() -> None:
 def test_own_teachers_are_known_where_experiments_are_listed(tmp_path: Path) -> None:
     write(tmp_path, "teachers.yaml", "teachers: {my-llama: {provider: local, model: owner/llama}}")
     write(tmp_path, "mrp.yaml", "name: mrp")
-    listed = write(tmp_path, "experiments.yaml", 'experiments: {"textworld:my-llama": {config: mrp.yaml, seeds: [1]}}')
-    assert list(load_experiments(listed)) == ["textworld:my-llama"]
+    listed = write(tmp_path, "experiments.yaml", 'seeds: [1]\nexperiments: {"textworld:my-llama": {config: mrp.yaml}}')
+    assert list(load_experiments(listed).experiments) == ["textworld:my-llama"]
     assert teacher_identity("my-llama", tmp_path) == ("local", "owner/llama")
 
 

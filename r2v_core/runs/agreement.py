@@ -1,0 +1,59 @@
+"""Whether a run was made in the world that a configuration describes.
+
+Some sections describe the world of an experiment rather than how one stage does its work: the tasks, the noise, the
+small model, how the teacher is asked. A run that depends on one of them, itself or through what it read, can't be an
+input where the section says otherwise: tasks of another suite would be trained on, a policy of another model loaded.
+How a stage works (``training.*``, ``collection``, ``agent``, …) may differ: that is what one tries out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from r2v_core.config import LoadedConfig, section
+from r2v_core.runs.manifest import RunManifest
+
+WORLD = ("benchmark", "teacher.options", "slm", "perturbations")
+FREE = ("perturbations.seeds",)
+"""Parts of these sections that each stage reads for itself: how many noise seeds a split has."""
+
+
+def disagreement(sections: Iterable[str], loaded: LoadedConfig, manifest: RunManifest) -> str | None:
+    """Where a run's configuration says something else than today's, in a line; None where they agree.
+
+    Args:
+        sections: config sections that the run depends on, through its inputs too.
+        loaded: today's configuration.
+        manifest: the run's; keys that its snapshot does not have yet are taken as equal.
+    """
+    depends = set(sections)
+    for name in WORLD:
+        if name not in depends:
+            continue
+        then: Any = manifest.config
+        for part in name.split("."):
+            then = then.get(part) if isinstance(then, dict) else None
+        if (found := _first_difference(name, then, section(loaded.config, name))) is not None:
+            key, old, new = found
+            return (
+                f"run {manifest.run_id} was made with {key} = {_shown(old)}, and {key} = {_shown(new)} in "
+                f"{loaded.path} ({loaded.sources.get(key, 'default')})"
+            )
+    return None
+
+
+def _first_difference(key: str, then: Any, now: Any) -> tuple[str, Any, Any] | None:
+    if key in FREE or then is None:
+        return None
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in now:
+            if name in then and (found := _first_difference(f"{key}.{name}", then[name], now[name])) is not None:
+                return found
+        return None
+    return None if then == now else (key, then, now)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
