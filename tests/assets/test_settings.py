@@ -78,11 +78,15 @@ def test_settings_of_the_run_reach_every_asset_of_it(project: Project) -> None:
 
 
 def test_dg_checks_lists_and_launches(project: Project) -> None:
+    # a checkout of its own: dg reads .env where it runs, which would name the instance of the one that is tested
+    for name in ("r2v_assets", "r2v_core", "pyproject.toml", "workspace.yaml"):
+        (project.root / name).symlink_to(REPOSITORY / name)
+
     def run_dg(*args: str) -> subprocess.CompletedProcess[str]:
         code = "from dagster_dg_cli.cli import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", code, *args],
-            cwd=REPOSITORY, env=project.environment, capture_output=True, text=True, timeout=300,
+            cwd=project.root, env=project.environment, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done

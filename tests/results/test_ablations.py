@@ -87,9 +87,9 @@ class Pipeline:
         spec = plan(stage, PARTITION, self.loaded(*overrides), project=self.root)
         return runner.execute(spec, Reporter(stage))
 
-    def ablate(self, name: str) -> tuple[RunManifest, list[tuple[str, dict[str, Any]]]]:
+    def ablate(self, name: str, *overrides: str) -> tuple[RunManifest, list[tuple[str, dict[str, Any]]]]:
         self.ran.clear()
-        return self.execute(f"ablation_{name}"), list(self.ran)
+        return self.execute(f"ablation_{name}", *overrides), list(self.ran)
 
 
 @pytest.fixture
@@ -145,9 +145,12 @@ def _differs(pipeline: Pipeline, override: str) -> bool:
 
 
 def test_a_variant_starts_from_the_configuration_of_the_full_run(pipeline: Pipeline) -> None:
+    other = ("training.dpo.max_steps=7", "training.router.epochs=9")
     for stage in ("train_dpo", "router_features", "train_router", "evaluate_noisy"):
-        pipeline.execute(stage, "training.dpo.max_steps=7", "training.router.epochs=9")
-    _, ran = pipeline.ablate("no_consistency")
+        pipeline.execute(stage, *other)
+    _, ran = pipeline.ablate("no_consistency")  # of what today's configuration would make, not of the newest try
+    assert dict(ran)["train_dpo"]["training.dpo"]["max_steps"] == 20
+    _, ran = pipeline.ablate("no_consistency", *other)
     reads = dict(ran)
     assert reads["train_dpo"]["training.dpo"]["max_steps"] == 7
     assert reads["train_dpo"]["training.dpo"]["consistency_weight"] == 0.0

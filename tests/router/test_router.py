@@ -358,6 +358,8 @@ def test_calibrate_command_finds_the_newest_router(
 ) -> None:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mrp.yaml").write_text("name: mrp\npaths: {data: data, outputs: outputs}\n")
+    listed = 'seeds: [1]\nexperiments: {"textworld:expert": {config: mrp.yaml}}\n'
+    (tmp_path / "configs" / "experiments.yaml").write_text(listed)
     monkeypatch.setenv("R2V_PROJECT", str(tmp_path))
     shell = CliRunner()
     missing = shell.invoke(app, ["calibrate", "--teacher-share", "0.2"])

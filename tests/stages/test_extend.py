@@ -89,7 +89,7 @@ def test_a_collection_is_continued(run: Run, refused: Callable[..., str]) -> Non
     assert third.manifest.n_episodes == 20
     assert base_of(third.manifest) == [(second.manifest.run_id, second.manifest.digest)]
     said = refused("collect", "--extend", first.manifest.run_id, "--overrides", "benchmark.max_steps=7")
-    assert "benchmark.max_steps was 8 there and is 7 now" in said
+    assert "was made with benchmark.max_steps = 8, and benchmark.max_steps = 7" in said  # said of the task suite
 
 
 def test_a_continued_collection_that_was_killed_has_nothing_twice(
@@ -195,5 +195,6 @@ def test_trainings_go_on_from_their_adapters(
     policy = newest(project, "train_bc")
     said = refused("train_bc", "--overrides", "training.lora.r=4", "--extend", policy.manifest.run_id)
     assert "training.lora was" in said
-    run("train_bc", "--overrides", "training.bc.max_steps=1")
-    assert f"add --input policy={policy.directory.relative_to(project)}" in refused("train_dpo", *extend)
+    other = run("train_bc", "--overrides", "training.bc.max_steps=1")
+    said = refused("train_dpo", *extend, "--input", f"policy={other.directory}")
+    assert f"add --input policy={policy.directory.relative_to(project)}" in said

@@ -134,7 +134,7 @@ def test_a_failed_server_leaves_a_run_that_goes_on(project: Path, collect: Colle
     with pytest.raises(Exception, match="in 3 attempts"):
         collect("mine")
     (run_dir,) = (project / "data" / "runs").glob("textworld*")
-    assert read_manifest(run_dir).status == "failed"
+    assert read_manifest(run_dir).status == "partial"
     server.otherwise = says("look")
     assert collect("mine").run_id == run_dir.name
 
@@ -149,7 +149,12 @@ def test_what_was_no_action_is_recorded_and_not_learnt(project: Path, collect: C
 
 
 def test_a_missing_key_is_said_before_any_work(project: Path, games: Path, collect: Collect) -> None:
-    done = by_hand(project, games, "gpt-4o-mini")
+    unpaid = by_hand(project, games, "gpt-4o-mini")
+    assert unpaid.returncode == 2 and "Traceback" not in unpaid.stderr
+    assert "teacher 'gpt-4o-mini' costs money (openai gpt-4o-mini, $0.15 and $0.6 a million" in unpaid.stderr
+    assert "set teacher.limits.budget_usd or teacher.limits.budget_calls" in unpaid.stderr
+    assert not list((project / "data" / "runs").glob("textworld*"))
+    done = by_hand(project, games, "gpt-4o-mini", "teacher.limits.budget_calls=5")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "teacher 'gpt-4o-mini' (provider openai) needs an API key" in done.stderr
     (manifest,) = map(read_manifest, (project / "data" / "runs").glob("textworld*"))

@@ -149,6 +149,9 @@ class Chromium:
         except OSError as error:
             self.lost = True
             raise BrowserError(f"Chromium ended before {method} ({error.strerror})") from None
+        except BaseException:
+            self.lost = True  # half a message may be on its way: whatever follows would be read as its end
+            raise
         return self._last
 
     def wait_for(self, method: str, session: str) -> None:
