@@ -110,7 +110,7 @@ def partition_config(
         if partition.experiment not in listed:
             raise R2VError(
                 f"{DEFAULT_PATH} has no experiment '{partition.experiment}', so nobody knows its config; list it, or "
-                f"say which file: --config configs/….yaml{nearest(partition.experiment, listed)}"
+                f"say which file: --config configs/….yaml.{nearest(partition.experiment, listed)}"
             )
         path = listed[partition.experiment].config
     loaded = load_config(path, overrides, project)

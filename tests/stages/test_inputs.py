@@ -1,0 +1,56 @@
+"""Which runs a stage reads: what today's configuration would make, never of another world."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from r2v_core.runs.manifest import RunManifest, read_manifest
+from tests.stages.conftest import Stage
+
+
+def manifests(project: Path, stage: str) -> list[RunManifest]:
+    """Oldest first."""
+    found = [read_manifest(path.parent) for path in (project / "data/runs").glob("*/run_manifest.json")]
+    return sorted((run for run in found if run.stage == stage), key=lambda run: run.created_at)
+
+
+def trajectories_of(run: RunManifest) -> str:
+    return next(item.run_id for item in run.inputs if item.role == "trajectories")
+
+
+def test_a_try_with_other_settings_takes_nobodys_place_and_another_world_is_refused(
+    project: Path, stage: Stage
+) -> None:
+    other = ("--overrides", "collection.episodes_per_task=1")
+    stage("task_suite")
+    stage("collect")
+    stage("collect", *other)
+    described, tried = manifests(project, "collect")
+
+    stage("perturb")
+    assert trajectories_of(manifests(project, "perturb")[-1]) == described.run_id  # not the newest
+    stage("perturb", *other)
+    assert trajectories_of(manifests(project, "perturb")[-1]) == tried.run_id
+    named = stage("perturb", "--input", f"trajectories=data/runs/{tried.run_id}")
+    assert trajectories_of(manifests(project, "perturb")[-1]) == tried.run_id and "as today's" not in named.stderr
+
+    before = sorted((project / "data/runs").iterdir())
+    (suite,) = manifests(project, "task_suite")
+    for extra in ((), ("--input", f"tasks=data/runs/{suite.run_id}")):
+        refused = stage("collect", "--overrides", "benchmark.max_steps=7", *extra, check=False)
+        assert refused.returncode == 2 and "Traceback" not in refused.stderr
+        assert (
+            f"run {suite.run_id} was made with benchmark.max_steps = 8, and benchmark.max_steps = 7 in"
+            in refused.stderr
+        )
+    assert sorted((project / "data/runs").iterdir()) == before
+    stage("collect", "--overrides", "perturbations.seeds.test=5")  # what no run depends on yet may differ
+
+    shutil.rmtree(project / "data/runs" / described.run_id)
+    for run in manifests(project, "collect"):
+        if run.run_id != tried.run_id:
+            shutil.rmtree(project / "data/runs" / run.run_id)
+    fallen_back = stage("perturb", "--no-resume")
+    assert trajectories_of(manifests(project, "perturb")[-1]) == tried.run_id
+    assert f"the newest one is read, {tried.run_id}" in fallen_back.stderr
