@@ -52,6 +52,17 @@ def _open(project: Path | None, path: Path | None) -> DataRegistry:
     return DataRegistry(project or project_root(), path)
 
 
+def _open_existing(project: Path | None, path: Path | None) -> DataRegistry:
+    """The registry, to read from.
+
+    Raises:
+        R2VError: if a file is named that does not exist; the project's own is empty until something is registered.
+    """
+    if path is not None and not path.exists():
+        raise R2VError(f"--registry {path}: no such file; leave it out for the project's own, or r2v registry rebuild")
+    return _open(project, path)
+
+
 def _roots(given: list[str] | None) -> tuple[str, ...]:
     from r2v_core.registry.register import ROOTS
 
@@ -61,7 +72,7 @@ def _roots(given: list[str] | None) -> tuple[str, ...]:
 @registry_app.command(epilog="Example: r2v registry summary --json")
 def summary(as_json: Json = False, project: Project = None, registry: File = None) -> None:
     """Totals, and runs by stage, teacher and status."""
-    found = _open(project, registry).summary()
+    found = _open_existing(project, registry).summary()
     if as_json:
         return print_json(found)
     print(found)
@@ -71,7 +82,7 @@ def summary(as_json: Json = False, project: Project = None, registry: File = Non
 @registry_app.command(epilog="Example: r2v registry show textworld_env_expert_20260131T120000")
 def show(run: str, as_json: Json = False, project: Project = None, registry: File = None) -> None:
     """Everything about one run."""
-    manifest = _open(project, registry).get_run(run).model_dump(mode="json")
+    manifest = _open_existing(project, registry).get_run(run).model_dump(mode="json")
     if as_json:
         return print_json(manifest)
     for key, value in manifest.items():
@@ -100,7 +111,7 @@ def query(
     registry: File = None,
 ) -> None:
     """Runs that meet every condition, newest first."""
-    found = _open(project, registry).query(
+    found = _open_existing(project, registry).query(
         benchmark=benchmark,
         provider=provider,
         model=model,
@@ -132,7 +143,7 @@ def sql(
     registry: File = None,
 ) -> None:
     """The answer to one SELECT, read-only. Ctrl-C stops it."""
-    frame = _open(project, registry).sql(statement, param or None, timeout)
+    frame = _open_existing(project, registry).sql(statement, param or None, timeout)
     if as_json:
         return print_json(json.loads(frame.to_json(orient="records", date_format="iso")))
     print_table(frame.astype(object).where(frame.notna(), None).to_dict("records"), list(frame.columns))
@@ -150,7 +161,7 @@ def lineage(
     registry: File = None,
 ) -> None:
     """The runs that a run came from or went into."""
-    graph = _open(project, registry).lineage(run, direction.value)
+    graph = _open_existing(project, registry).lineage(run, direction.value)
     if as_json or drawing is Drawing.json:
         return print_json(graph.to_dict())
     print(graph.to_mermaid() if drawing is Drawing.mermaid else graph.to_tree())
@@ -177,7 +188,7 @@ def merge(
     """Merge training data of runs into one file, or into a run of its own, without duplicates."""
     from r2v_core.registry.selection import SPLITS, STAGES
 
-    found, stages, splits = _open(project, registry), stage or STAGES, split or SPLITS
+    found, stages, splits = _open_existing(project, registry), stage or STAGES, split or SPLITS
     if bool(runs) == bool(where) or bool(output) == as_run:
         raise R2VError("say what to merge (run ids or --where) and where to (--output FILE or --as-run)")
     if as_run:

@@ -133,3 +133,13 @@ def test_the_command_line_loads_duckdb_only_where_it_is_used() -> None:
     code = "import sys, r2v_assets.cli; print([m for m in ('duckdb', 'torch', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [("summary",), ("query",), ("show", "r"), ("sql", "FROM runs"), ("lineage", "r")])
+def test_a_named_registry_that_does_not_exist_is_refused(
+    registry: DataRegistry, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    missing = tmp_path / "nowhere.duckdb"
+    with pytest.raises(R2VError, match=r"--registry .*nowhere\.duckdb: no such file"):
+        run(registry, *command, "--registry", str(missing))
+    assert not missing.exists()
