@@ -31,16 +31,22 @@ def disagreement(sections: Iterable[str], loaded: LoadedConfig, manifest: RunMan
     for name in WORLD:
         if name not in depends:
             continue
-        then: Any = manifest.config
-        for part in name.split("."):
-            then = then.get(part) if isinstance(then, dict) else None
-        if (found := _first_difference(name, then, section(loaded.config, name))) is not None:
+        then, now = recorded(manifest, name), section(loaded.config, name)
+        if (found := _first_difference(name, then, now)) is not None:
             key, old, new = found
             return (
                 f"run {manifest.run_id} was made with {key} = {_shown(old)}, and {key} = {_shown(new)} in "
                 f"{loaded.path} ({loaded.sources.get(key, 'default')})"
             )
     return None
+
+
+def recorded(manifest: RunManifest, key: str) -> Any:
+    """What a run's config snapshot says of a dotted key or section; None where it has none."""
+    value: Any = manifest.config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _first_difference(key: str, then: Any, now: Any) -> tuple[str, Any, Any] | None:

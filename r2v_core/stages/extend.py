@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from r2v_core.config import LoadedConfig, section
 from r2v_core.config.explain import shown
 from r2v_core.errors import R2VError, nearest
 from r2v_core.partition import Partition
+from r2v_core.runs.agreement import recorded
 from r2v_core.runs.directories import iter_runs, relative_to, runs_folder
 from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.manifest import MANIFEST_NAME, RunInput, RunManifest, read_manifest
@@ -45,7 +45,7 @@ def base_input(
     if base.status != "done":
         raise R2VError(f"--extend {named} is '{base.status}', not done; the same command without --extend finishes it")
     for key in stage.extends:
-        before, now = _value(base, key), section(loaded.config, key)
+        before, now = recorded(base, key), section(loaded.config, key)
         if before != now:
             raise R2VError(
                 f"--extend {named}: {key} was {shown(before)} there and is {shown(now)} now; give it the same value"
@@ -60,13 +60,6 @@ def _find(stage: Stage, loaded: LoadedConfig, project: Path, named: str) -> Path
             return directory.resolve()
     known = [run.manifest.run_id for run in iter_runs(project, loaded.config.paths, stage)]
     raise R2VError(f"--extend: no run '{named}'.{nearest(named, known)}")
-
-
-def _value(manifest: RunManifest, key: str) -> Any:
-    value: Any = manifest.config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def _same_reference(base: RunManifest, inputs: Iterable[RunInput], named: str) -> None:
