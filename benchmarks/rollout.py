@@ -2,14 +2,18 @@
 
     python benchmarks/rollout.py                                packaged small model, about 10 minutes on two idle cores
     python benchmarks/rollout.py --max-steps 6 --repeats 5
+    python benchmarks/rollout.py --environments waiting textworld humaneval miniwob swebench
 
 Three figures, each a ratio of what alternates in one run (median over the repeats):
 
 - evaluation: six routing rules on every task, side by side with shared proposals, against the same episodes played one
   after the other, each computing its own proposals (a seventh of them, to save time; steps per second are compared);
 - batching alone: the small model's own episodes side by side against one after the other;
-- share of raw generation: states per second of that vectorised play against ``Policy.sample`` on the very prompts it
+- share of raw generation: states per second of that vectorised play against ``Sampler.sample`` on the very prompts it
   asked for, in batches of the same size, with no environment around it.
+
+``--environments`` measures environments instead, with no model: episodes side by side against one by one
+(``environments.py``).
 """
 
 from __future__ import annotations
@@ -20,23 +24,26 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from environments import SETTINGS, compare
 
 from r2v_core.agent.loop import Job, play
 from r2v_core.agent.proposer import Proposer
 from r2v_core.agent.routed import RoutedAgent
-from r2v_core.agent.rules.base import Rule
+from r2v_core.agent.rules.base import RoutingDecision, Rule
 from r2v_core.agent.rules.lottery import at_random
-from r2v_core.agent.rules.scored import above, entropy
 from r2v_core.agent.rules.table import make_rules
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.config.schema import AgentConfig, CandidatesConfig, SLMConfig, TeacherLimitsConfig
-from r2v_core.models.policy import Policy
+from r2v_core.engines.transformers.sampler import Sampler
 from r2v_core.perturbations import Noise
 from r2v_core.teachers import make_teacher
-from r2v_core.teachers.place import Place
+from r2v_core.teachers.context import TeacherContext
+from r2v_core.trajectory import Candidate
 
 MIX = [
     {"family": "coin_collector", "level": 104},
@@ -51,8 +58,21 @@ STRIDE = 7
 """Of the jobs played one after the other; no factor of the numbers of rules and families, so all of them occur."""
 
 
+class Listening(Sampler):
+    """An engine that remembers what it was asked."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.prompts: list[str] = []
+
+    def sample(self, prompts: Sequence[str], *args: Any, **kwargs: Any) -> list[list[Candidate]]:
+        """As the engine does."""
+        self.prompts += prompts
+        return super().sample(prompts, *args, **kwargs)
+
+
 class Bench:
-    """A benchmark, a policy, and ways to play."""
+    """A benchmark, an engine, and ways to play."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.slm = SLMConfig(model=args.model)
@@ -62,10 +82,10 @@ class Bench:
         self.benchmark: Benchmark = make_benchmark("textworld", options, splits, HORIZON)
         tasks = self.benchmark.make_tasks(1, args.cache)
         self.tasks: list[Task] = [task.model_copy(update={"max_steps": args.max_steps}) for task in tasks]
-        self.policy = Policy.load(self.slm, args.cache)
+        self.engine = Listening.load(self.slm, args.cache)
         self.agent = AgentConfig()
         self.rules: dict[str, Rule] = make_rules(FIXED, self.agent, 1, None) | {
-            "entropy_router": above(entropy, 0.5),
+            "entropy_router": lambda context: RoutingDecision(context.features["entropy"] > 0.5),
             "random_router": at_random(0.3, 1),
         }
 
@@ -73,13 +93,15 @@ class Bench:
         """Every task with every method, as the evaluation orders them."""
         return [Job(f"{m}~{task.task_id}", task, method=m) for task in self.tasks for m in methods]
 
-    def play(self, jobs: Sequence[Job], parallel: int, shared: bool) -> tuple[float, int, Proposer]:
-        """(seconds, steps, the last proposer): all jobs with one proposer, or each with its own."""
+    def play(self, jobs: Sequence[Job], parallel: int, shared: bool) -> tuple[float, int]:
+        """Seconds and steps: all jobs with one proposer, or each with its own."""
         began, steps = time.perf_counter(), 0
         proposer = self._proposer(parallel)
         for group in [jobs] if shared else [[job] for job in jobs]:
             proposer = proposer if shared else self._proposer(parallel)
-            teacher = make_teacher("expert", {}, TeacherLimitsConfig(), Place(self.cache, self.cache, self.cache))
+            teacher = make_teacher(
+                "expert", {}, TeacherLimitsConfig(), TeacherContext(self.cache, self.cache, self.cache)
+            )
             driver = RoutedAgent(proposer, teacher, self.rules, self.agent, self.slm, self.benchmark.instructions)
             for episode in play(
                 group,
@@ -92,16 +114,16 @@ class Bench:
                 metadata={},
             ):
                 steps += len(episode.steps)
-        return time.perf_counter() - began, steps, proposer
+        return time.perf_counter() - began, steps
 
     def _proposer(self, parallel: int) -> Proposer:
-        return Proposer(self.policy, None, CandidatesConfig(batch_size=max(parallel, 1)), 1)
+        return Proposer(self.engine, None, CandidatesConfig(batch_size=max(parallel, 1)), 1)
 
     def raw(self, prompts: Sequence[str]) -> float:
         """Seconds to sample for these prompts in batches, nothing else."""
         config = CandidatesConfig()
         began = time.perf_counter()
-        self.policy.sample(
+        self.engine.sample(
             prompts, range(len(prompts)), k=config.k, temperature=config.temperature, batch_size=self.parallel
         )
         return time.perf_counter() - began
@@ -121,18 +143,23 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("data/cache"))
+    parser.add_argument("--environments", nargs="+", choices=SETTINGS, help="measure these, and no model")
     args = parser.parse_args()
+    if args.environments:
+        compare(args.environments, args.repeats, args.cache)
+        return
     bench = Bench(args)
     everyone = bench.jobs([*bench.rules])
     alone = bench.jobs(["slm_only"])
     bench.play(alone[:2], 2, True)  # warm-up: threads, allocator, first environment
     ratios: dict[str, list[float]] = {"evaluation": [], "batching alone": [], "share of raw generation": []}
     for repeat in range(args.repeats):
-        one_s, one_steps, _ = bench.play(every(everyone, repeat), 1, False)
-        all_s, all_steps, _ = bench.play(everyone, args.parallel, True)
-        seq_s, seq_steps, _ = bench.play(every(alone, repeat), 1, False)
-        vec_s, vec_steps, proposer = bench.play(alone, args.parallel, True)
-        prompts = [prompt for prompt, _ in proposer.known()]
+        one_s, one_steps = bench.play(every(everyone, repeat), 1, False)
+        all_s, all_steps = bench.play(everyone, args.parallel, True)
+        seq_s, seq_steps = bench.play(every(alone, repeat), 1, False)
+        bench.engine.prompts.clear()
+        vec_s, vec_steps = bench.play(alone, args.parallel, True)
+        prompts = list(bench.engine.prompts)
         raw_s = bench.raw(prompts)
         ratios["evaluation"].append((all_steps / all_s) / (one_steps / one_s))
         ratios["batching alone"].append((vec_steps / vec_s) / (seq_steps / seq_s))

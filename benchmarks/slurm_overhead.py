@@ -30,8 +30,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 import dagster as dg  # noqa: E402
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill  # noqa: E402
-from dagster._core.utils import make_new_backfill_id  # noqa: E402
 
 from r2v_assets.slurm.onemachine import Cluster  # noqa: E402
 from r2v_assets.slurm_demo import enter  # noqa: E402
@@ -151,12 +149,10 @@ def processor_seconds() -> float:
 
 
 def backfill(root: Path, asset: str, keys: list[str]) -> tuple[float, float]:
-    """A backfill as the UI starts it, from its request to its last run's end; the daemon is running already.
+    """A backfill as it is asked for in a shell, from its request to its last run's end; the daemon is running already.
 
     Returns its seconds, and the processor time of Dagster's daemon, code server and runs.
     """
-    from r2v_assets.definitions import defs
-
     used = processor_seconds()
     with (root / "daemon.log").open("w") as log:
         guard = ["-m", "r2v_assets.compute.guard", str(os.getpid()), sys.executable]  # ends with us
@@ -166,19 +162,15 @@ def backfill(root: Path, asset: str, keys: list[str]) -> tuple[float, float]:
         with dg.DagsterInstance.from_config(str(root / "dagster_home")) as instance:
             while not instance.get_daemon_statuses().get("BACKFILL"):
                 time.sleep(0.5)
-            began = time.time()
-            request = PartitionBackfill.from_asset_partitions(
-                make_new_backfill_id(), defs.resolve_asset_graph(), keys, [dg.AssetKey(asset)],
-                time.time(), {}, instance, False, None, None, None,
-            )  # fmt: skip
-            instance.add_backfill(request)
-            while True:
-                state = instance.get_backfill(request.backfill_id)
-                assert state is not None
-                if state.status in BULK_ACTION_TERMINAL_STATUSES:
-                    break
+            ask = ["dagster", "job", "backfill", "-m", "r2v_assets.definitions", "-j", f"{asset}_job", "--noprompt"]
+            subprocess.run([sys.executable, "-m", *ask, "--partitions", ",".join(keys)], cwd=root, check=True)
+            request = instance.get_backfills(limit=1)[0]
+            began = request.backfill_timestamp
+            mine = dg.RunsFilter(tags={"dagster/backfill": request.backfill_id})
+            while len(runs := instance.get_run_records(mine)) < len(keys) or not all(
+                run.dagster_run.is_finished for run in runs
+            ):
                 time.sleep(0.5)
-            runs = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": request.backfill_id}))
             failed = [run for run in runs if run.dagster_run.status != dg.DagsterRunStatus.SUCCESS]
             if failed or len(runs) != len(keys):
                 raise SystemExit(f"{len(failed)} of {len(runs)} runs failed; see {root}/daemon.log")

@@ -29,9 +29,10 @@ from r2v_core.config.schema import BCConfig, LoRAConfig, SLMConfig
 from r2v_core.digest import derive_seed
 from r2v_core.models.hub import load_lm, load_tokenizer
 from r2v_core.runs.reporting import Reporter
+from r2v_core.training.adapters import lora_config
 from r2v_core.training.bc import Example, tokenize, train_bc
-from r2v_core.training.common import arrange, lora_config, model_dtype
 from r2v_core.training.examples import Renderer, instructions_of
+from r2v_core.training.loop import length_grouped_order, model_dtype
 from r2v_core.training.run import TrainingRun
 from r2v_core.trajectory import Observation, Step
 
@@ -126,7 +127,7 @@ def main() -> None:
     renderer = Renderer(tokenizer, slm, instructions_of("textworld"))
     examples = make_examples(renderer, args.steps * args.batch_size)
     rows = tokenize(examples, renderer)
-    order = arrange([len(row["input_ids"]) for row in rows], bc, 1, derive_seed(1, "train_bc", "order"))
+    order = length_grouped_order([len(row["input_ids"]) for row in rows], bc, 1, derive_seed(1, "train_bc", "order"))
     size = args.batch_size
     batches = [[rows[i] for i in order[n : n + size]] for n in range(0, len(order), size)]
     tokens = sum(len(row["input_ids"]) for batch in batches[1:] for row in batch)

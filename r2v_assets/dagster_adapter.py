@@ -6,7 +6,9 @@ part what no longer holds after an upgrade.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from dagster._core.errors import DagsterUserCodeProcessError
+from dagster._core.execution import compute_logs
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.workspace.load import location_origins_from_yaml_paths
 from dagster_shared.error import SerializableErrorInfo
@@ -35,8 +38,39 @@ class ElsewhereError(DagsterUserCodeProcessError):
         super().__init__(message, user_code_process_error_infos=[shown])
 
 
+class StoppedElsewhere(DagsterUserCodeProcessError, dg.DagsterExecutionInterruptedError):
+    """An interruption that Dagster shows as the line given here, without a trace."""
+
+    def __init__(self, message: str) -> None:
+        shown = SerializableErrorInfo(message=message + "\n", stack=[], cls_name="Stopped")
+        super().__init__(message, user_code_process_error_infos=[shown])
+
+
+def shield_log_copies() -> None:
+    """Start the helpers that copy a step's output to the terminal so that a terminal's Ctrl-C does not reach them.
+
+    They end with the step anyway; at Ctrl-C they would print tracebacks of their own.
+    """
+    original = compute_logs.execute_posix_tail
+    if getattr(original, "shielded", False):
+        return
+
+    @contextmanager
+    def shielded(path: str, stream: Any) -> Iterator[Any]:
+        with ExitStack() as stack:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits what is blocked
+            try:
+                processes = stack.enter_context(original(path, stream))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield processes
+
+    shielded.shielded = True  # type: ignore[attr-defined]
+    compute_logs.execute_posix_tail = shielded
+
+
 def materialize_here(
-    defs: dg.Definitions,
+    job: dg.JobDefinition,
     asset: str,
     instance: dg.DagsterInstance,
     workspace: Path,
@@ -45,12 +79,11 @@ def materialize_here(
     run_config: Mapping[str, Any],
     tags: Mapping[str, str],
 ) -> dg.ExecuteInProcessResult:
-    """Materialise one asset in this process, as the UI would launch it: by the job of ad-hoc materialisations.
+    """Materialise one asset of a job in this process, as the UI would launch it.
 
     The run says which code location of ``workspace`` (a YAML file) it belongs to, so that the UI's timeline shows it
     and re-executes it; runs without that are left out there.
     """
-    job = defs.resolve_implicit_global_asset_job_def()
     if workspace.is_file():
         location = location_origins_from_yaml_paths([str(workspace)])[0]
         origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, REPOSITORY), job.name)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from r2v_assets.materialize import materialize_partition
 from r2v_assets.partitions import check_partition
 from r2v_assets.project import root
 from r2v_core.config import LoadedConfig
+from r2v_core.console import rich_console
+from r2v_core.runs import stopping
 from r2v_core.runs.directories import relative_to
 from r2v_core.stages.experiments import partition_config
 
@@ -41,18 +47,20 @@ def demo(
     Raises:
         R2VError: for an unknown partition, a wrong config, or with the failed stage's own error.
     """
-    console = Console(stderr=False, highlight=False, soft_wrap=True)
+    console = rich_console(soft_wrap=True)
     chosen = check_partition(partition)
     loaded = partition_config(chosen, config, overrides, root())
     config = relative_to(loaded.path, root())
-    console.print(f"{partition} with {config}: every asset in order; Ctrl-C stops, the same command goes on")
+    shown = escape(f"{partition} with {config}")
+    console.print(f"{shown}: every asset in order; Ctrl-C stops, the same command goes on")
     began = time.monotonic()
     settings = {"config": config, "overrides": list(overrides)}
-    try:
-        ran = materialize_partition(chosen, loaded, settings, console, force=force)
-    except KeyboardInterrupt:
-        console.print("\nstopped; the same command goes on from here")
-        raise SystemExit(130) from None
+    with stopping.listening(), _signals() as received:
+        try:
+            ran = materialize_partition(chosen, loaded, settings, console, force=force)
+        except (KeyboardInterrupt, stopping.Stopped) as stop:
+            console.print(f"\n{escape(str(stop).strip()) or 'stopped'} (the same command)")
+            raise SystemExit(128 + received()) from None
     took = time.monotonic() - began
     print_results(loaded, console)
     if ran:
@@ -60,6 +68,21 @@ def demo(
     else:
         console.print(f"\nEverything was up to date (checked in {took:.0f} s).")
     console.print("To see graph, runs, metadata and plots: make ui")
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], int]]:
+    """The last signal received: Dagster makes one and the same interruption of SIGINT and SIGTERM."""
+    reading, writing = os.pipe()
+    for end in (reading, writing):
+        os.set_blocking(end, False)
+    before = signal.set_wakeup_fd(writing)  # Python writes there the number of each signal
+    try:
+        yield lambda: os.read(reading, 512)[-1]
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
 
 
 def print_results(loaded: LoadedConfig, console: Console) -> None:
@@ -70,18 +93,18 @@ def print_results(loaded: LoadedConfig, console: Console) -> None:
         rows = list(csv.DictReader(handle))
     summarised = "all" if any(row["seed"] == "all" for row in rows) else rows[0]["seed"]
     for condition in sorted({row["condition"] for row in rows}):
-        title = f"{loaded.config.name}, seed {summarised}, {condition}"
+        title = escape(f"{loaded.config.name}, seed {summarised}, {condition}")
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("method", no_wrap=True)
         for heading in COLUMNS.values():
             table.add_column(heading, justify="right", no_wrap=True)
         for row in rows:
             if (row["seed"], row["condition"]) == (summarised, condition):
-                table.add_row(row["method"], *(_cell(name, row[name]) for name in COLUMNS))
+                table.add_row(escape(row["method"]), *(_cell(name, row[name]) for name in COLUMNS))
         console.print(table)
     for what, where in (("tables", path.parent), ("report", folder / "report.html"), ("figures", folder / "figures")):
         if where.exists():
-            console.print(f"{what:8} {_short(where)}")
+            console.print(f"{what:8} {escape(_short(where))}")
     paths = loaded.config.paths
     console.print(f"runs     {paths.data}/runs, {paths.outputs}; indexed in data/registry.duckdb")
 
@@ -92,7 +115,7 @@ def _cell(name: str, text: str) -> str:
     try:
         number = float(text)
     except ValueError:
-        return text
+        return escape(text)
     return f"{number:.1%}" if name in PERCENT else f"{number:.3g}"
 
 

@@ -39,8 +39,11 @@ def recorded_directory(instance: dg.DagsterInstance, asset: str, partition: str)
 
 
 def relocated(directory: Path) -> Path:
-    """Where a run is now that was recorded at a path: the same folder in this project, if the checkout was moved."""
-    if directory.exists():
+    """Where a run is now that was recorded at a path: the same folder in this project, if the checkout was moved.
+
+    A copied checkout reads its own copy too, though the original is still there.
+    """
+    if directory.is_relative_to(root()) and directory.exists():
         return directory
     parts = directory.parts[1:]
     moved = (root().joinpath(*parts[n:]) for n in range(len(parts)))

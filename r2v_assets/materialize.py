@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 
 from r2v_assets.checks import BLOCKING
 from r2v_assets.dagster_adapter import interrupted, materialize_here
 from r2v_assets.inputs import upstream_runs
 from r2v_assets.instance import open_instance
-from r2v_assets.jobs import stage_run_config
+from r2v_assets.jobs import job_name, stage_run_config
 from r2v_assets.project import root, workspace_file
 from r2v_assets.runless import report_run
 from r2v_core.config import LoadedConfig
@@ -27,9 +29,10 @@ from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.inputs import find_inputs
 from r2v_core.stages.merged_inputs import merged_roles
-from r2v_core.stages.table import STAGES
+from r2v_core.stages.table import BY_ASSET, STAGES
 
 LAUNCHER_TAG = "r2v/launcher_pid"
+HOST_TAG = "r2v/launcher_host"
 PUBLISHED = {"result_tables": "structured_results/main_table.csv", "report": "report.html"}
 """Files that a stage also puts under ``paths.results``; gone, the stage has to run again."""
 
@@ -56,9 +59,11 @@ def materialize_partition(
 
     Raises:
         R2VError: with the failed stage's own error.
-        KeyboardInterrupt: if it was stopped; the stage's process has ended then.
+        KeyboardInterrupt: if it was stopped, saying what is left; the stage's process has ended then.
     """
-    stages = [stage for stage in STAGES.values() if assets is None or stage.asset in assets]
+    stages = list(STAGES.values())
+    if assets is not None:
+        stages = [stage for stage in BY_ASSET.values() if stage.asset in assets]
     ran = 0
     with open_instance() as instance:
         _bury_killed_launchers(instance)
@@ -67,7 +72,7 @@ def materialize_partition(
             done = None if force else up_to_date(instance, stage, partition, loaded)
             if done is not None:
                 report_run(instance, stage.asset, partition.key, done)
-                console.print(f"{label} is up to date [dim]({done.manifest.run_id})[/]")
+                console.print(f"{label} is up to date [dim]({escape(done.manifest.run_id)})[/]")
                 continue
             console.print(f"{label} · {stage.title}")
             began = time.monotonic()
@@ -102,7 +107,7 @@ def _materialize_one(
     from r2v_assets.definitions import defs
 
     result = materialize_here(
-        defs,
+        defs.resolve_job_def(job_name(stage.asset)),
         stage.asset,
         instance,
         workspace_file(),
@@ -112,21 +117,21 @@ def _materialize_one(
             "resources": {"compute": {"config": {"echo": True}}},
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
-        tags={LAUNCHER_TAG: str(os.getpid())},
+        tags={LAUNCHER_TAG: str(os.getpid()), HOST_TAG: platform.node()},
     )
     for event in result.all_events:
         if event.is_step_failure and event.step_key == stage.asset:
             if interrupted(event):
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(failure_text(event))
             raise R2VError(failure_text(event))
     for check in result.get_asset_check_evaluations():
         if not check.passed:
-            console.print(f"      [yellow]check {check.check_name}:[/] {check.description}")
+            console.print(f"      [yellow]check {check.check_name}:[/] {escape(check.description or '')}")
         if not check.passed and check.check_name in BLOCKING:
             raise R2VError(f"{stage.asset} failed its check '{check.check_name}': {check.description}")
     if not result.success:
         broken = next(event for event in result.all_events if event.is_step_failure)
-        console.print(f"      [yellow]{broken.step_key} could not be evaluated:[/] {failure_text(broken)}")
+        console.print(f"      [yellow]{broken.step_key} could not be evaluated:[/] {escape(failure_text(broken))}")
 
 
 def failure_text(event: dg.DagsterEvent) -> str:
@@ -148,5 +153,6 @@ def _bury_killed_launchers(instance: dg.DagsterInstance) -> None:
     """Mark runs as failed whose launching process was killed; Dagster would show them as running for ever."""
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
         pid = run.tags.get(LAUNCHER_TAG)
-        if pid is not None and not _alive(int(pid)):
+        here = run.tags.get(HOST_TAG, platform.node()) == platform.node()  # another machine's processes can't be seen
+        if pid is not None and here and not _alive(int(pid)):
             instance.report_run_failed(run, f"the process that ran it ({pid}) was killed")

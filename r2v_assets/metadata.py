@@ -10,6 +10,7 @@ import dagster as dg
 from r2v_assets.inputs import RUN_DIR
 from r2v_assets.labels import label
 from r2v_assets.lineage import lineage_metadata
+from r2v_assets.project import root
 from r2v_assets.slurm.record import last_job
 from r2v_assets.tables import table_metadata
 from r2v_core.runs.manifest import RunManifest
@@ -36,7 +37,7 @@ def run_metadata(manifest: RunManifest, run_dir: Path) -> dict[str, dg.MetadataV
             f"({unpriced:.0f} calls)"
         )
     if manifest.config_path:
-        metadata["config"] = dg.MetadataValue.path(manifest.config_path)
+        metadata["config"] = dg.MetadataValue.path(str(root() / manifest.config_path))
     metadata |= lineage_metadata(manifest)
     if manifest.n_episodes:
         metadata["episodes"] = dg.MetadataValue.int(manifest.n_episodes)

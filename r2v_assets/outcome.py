@@ -10,8 +10,8 @@ import dagster as dg
 
 from r2v_assets.failure import StageFailure
 from r2v_core.errors import TransientError
-from r2v_core.runs.locks import is_alive
-from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.runs.abandoned import end_partial
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
 from r2v_core.runs.spec import StageSpec
 
 
@@ -50,8 +50,5 @@ def outcome(spec: StageSpec, exit_code: int, last_lines: Sequence[str]) -> RunMa
 
 def mark_stopped(run_dir: Path, error: str) -> None:
     """Make the manifest of a run whose process could not do so itself truthful: ``partial``, with the reason."""
-    manifest = read_manifest(run_dir) if (run_dir / MANIFEST_NAME).exists() else None
-    if manifest is not None and manifest.status == "running" and not is_alive(run_dir):
-        write_manifest(
-            manifest.model_copy(update={"status": "partial", "error": error, "finished_at": utc_now()}), run_dir
-        )
+    if (run_dir / MANIFEST_NAME).exists():
+        end_partial(run_dir, error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -38,19 +38,6 @@ def _check(key: str, known: Iterable[str], known_seeds: Iterable[int]) -> Partit
             f"{', '.join(map(str, known_seeds))}; add this one there"
         )
     return partition
-
-
-def refuse_ranges(arguments: Sequence[str]) -> None:
-    """Answer ``--partition-range`` in one line; Dagster's own answer is a traceback.
-
-    Raises:
-        click.UsageError: if the command line asks for a range.
-    """
-    if any(argument.partition("=")[0] == "--partition-range" for argument in arguments):
-        raise click.UsageError(
-            "--partition-range: each partition is a run of its own; select partitions in the UI (Materialize), or use "
-            "dagster job backfill"
-        )
 
 
 class ExperimentPartitions(dg.MultiPartitionsDefinition):

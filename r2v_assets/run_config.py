@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
@@ -10,7 +10,25 @@ from r2v_assets.dagster_adapter import BACKFILL_TAG
 from r2v_core.errors import R2VError, nearest
 from r2v_core.stages.table import BY_ASSET
 
+COMPARISON = "variant_comparison"
+"""The asset that is no stage."""
 RESOURCES = ("compute", "io_manager", "registry", "settings")
+
+
+def selected(run: dg.DagsterRun) -> list[str]:
+    """The assets that a run makes; none are named for a job as a whole, which lacks nothing."""
+    return sorted(key.to_user_string() for key in run.asset_selection or ())
+
+
+def refuse_unknown_assets(names: Iterable[str]) -> None:
+    """Refuse settings for what is no asset.
+
+    Raises:
+        R2VError: naming the key.
+    """
+    for name in names:
+        if name not in BY_ASSET and name != COMPARISON:
+            raise R2VError(f"run config: ops.{name}: there is no such asset.{nearest(name, [*BY_ASSET, COMPARISON])}")
 
 
 def refuse_unused_config(run: dg.DagsterRun) -> None:
@@ -23,18 +41,17 @@ def refuse_unused_config(run: dg.DagsterRun) -> None:
     Raises:
         R2VError: naming the key.
     """
-    chosen = {key.to_user_string() for key in run.asset_selection or ()}
+    chosen = selected(run)
     for name in dict(run.run_config).get("resources") or ():  # type: ignore[attr-defined]
         if name not in RESOURCES:
             raise R2VError(f"run config: resources.{name}: there is no such resource.{nearest(name, RESOURCES)}")
     given: Mapping[str, object] = dict(run.run_config).get("ops") or {}  # type: ignore[assignment]
     if not chosen:
         return  # a job as a whole; Dagster compares its config with its assets itself
+    refuse_unknown_assets(given)
     for name in given:
-        if name not in BY_ASSET:
-            raise R2VError(f"run config: ops.{name}: there is no such asset.{nearest(name, BY_ASSET)}")
         if name not in chosen and BACKFILL_TAG not in run.tags and run.parent_run_id is None:
             raise R2VError(
-                f"run config: ops.{name}: this run makes {', '.join(sorted(chosen))} and would drop these settings; "
+                f"run config: ops.{name}: this run makes {', '.join(chosen)} and would drop these settings; "
                 f"select {name} too, or leave them out"
             )

@@ -14,10 +14,14 @@ from r2v_core.errors import R2VError
 from r2v_core.runs.spec import UpstreamRun
 
 
-def report_run(instance: dg.DagsterInstance, asset: str, partition: str, run: UpstreamRun) -> None:
-    """Report a finished run as the materialisation of its partition, with its checks, unless Dagster knows it here."""
+def report_run(instance: dg.DagsterInstance, asset: str, partition: str, run: UpstreamRun) -> bool:
+    """Report a finished run as the materialisation of its partition, with its checks, unless Dagster knows it here.
+
+    Returns:
+        whether it had to be reported.
+    """
     if recorded_directory(instance, asset, partition) == run.directory.resolve():
-        return
+        return False
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             asset,
@@ -41,7 +45,7 @@ def report_run(instance: dg.DagsterInstance, asset: str, partition: str, run: Up
         known = list(registry_agreement.newest(instance, asset))
         wrong = registry_agreement.problems(known, registry)
     except R2VError:
-        return  # no registry to agree with; the sensor looks again
+        return True  # no registry to agree with; the sensor looks again
     report_check(
         instance,
         asset,
@@ -52,3 +56,4 @@ def report_run(instance: dg.DagsterInstance, asset: str, partition: str, run: Up
         registry_agreement.describe(len(known), wrong),
         {"partitions": len(known), "lost": len(wrong)},
     )
+    return True

@@ -81,6 +81,9 @@ class StageConfig(_Settings):
         default="", description="finished run of this asset (directory or id) to build on: more steps, more episodes"
     )
     run_id: str = Field(default="", description="continue this run, or create one under this name")
+    wait: bool = Field(
+        default=False, description="if another process is making the same thing: wait for it and use its result"
+    )
     resume: bool = Field(default=True, description="take up an interrupted run with the same config and inputs")
 
     def within(self, run: RunSettings) -> "StageConfig":
@@ -94,5 +97,6 @@ class StageConfig(_Settings):
             inputs=self.inputs,
             extend=self.extend,
             run_id=self.run_id,
+            wait=self.wait,
             resume=self.resume,
         )

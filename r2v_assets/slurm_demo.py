@@ -14,6 +14,7 @@ from pathlib import Path
 from r2v_assets.choice import VARIABLE
 from r2v_assets.slurm.onemachine import PACKAGES, Cluster, missing_programs
 from r2v_assets.slurm.profile import VARIABLE as PROFILE
+from r2v_core.console import say
 from r2v_core.errors import R2VError
 
 SACCT = "JobID%8,JobName%42,Partition%9,State%10,ExitCode,NodeList%8,Elapsed,TotalCPU,MaxRSS"
@@ -28,7 +29,7 @@ def install(yes: bool) -> None:
     missing = missing_programs()
     if not missing:
         return
-    print(f"This needs {', '.join(missing)}: apt-get install {' '.join(PACKAGES)} (as root; no service is started)")
+    say(f"This needs {', '.join(missing)}: apt-get install {' '.join(PACKAGES)} (as root; no service is started)")
     if not yes and input("Install them now? [y/N] ").strip().lower() not in ("y", "yes"):
         raise R2VError("not installed; nothing was changed")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -75,12 +76,12 @@ def main() -> None:
     try:
         install(args.yes or bool(os.environ.get("CI")))
         with tempfile.TemporaryDirectory(prefix="r2v-slurm-") as folder:
-            print("starting munged, MariaDB, slurmdbd, slurmctld, two slurmd and sshd on this machine")
+            say("starting munged, MariaDB, slurmdbd, slurmctld, two slurmd and sshd on this machine")
             with Cluster(Path(folder)) as cluster:
                 run(cluster, args.partition, args.config, args.force)
-            print("the cluster is down")
+            say("the cluster is down")
     except R2VError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         sys.exit(2)
 
 
@@ -92,12 +93,12 @@ def run(cluster: Cluster, partition: str, config: str, force: bool) -> None:
     from r2v_assets.slurm.deploy import deploy
     from r2v_assets.slurm.profile import load_profile
 
-    print(cluster.run("sinfo", "--format=%P %N %c CPUs %m MB %G"))
-    deploy(load_profile(None, root()), root(), install=False, say=print)
+    say(cluster.run("sinfo", "--format=%P %N %c CPUs %m MB %G"))
+    deploy(load_profile(None, root()), root(), install=False, say=say)
     try:
         demo(partition, config, force=force)
     finally:
-        print(cluster.run("sacct", "--allocations", f"--format={SACCT}"))
+        say(cluster.run("sacct", "--allocations", f"--format={SACCT}"))
 
 
 if __name__ == "__main__":

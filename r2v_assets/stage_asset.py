@@ -3,6 +3,7 @@
 # no `from __future__ import annotations`: Dagster reads the annotations of config and resources as they are
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -14,9 +15,11 @@ from r2v_assets.compute.base import StageCompute
 from r2v_assets.dagster_adapter import DATA_VERSION_TAG
 from r2v_assets.failure import StageFailure, raise_again, stage_failure
 from r2v_assets.inputs import materialised_run, upstream_runs
+from r2v_assets.interruption import end_if_cancelled, told_in_one_line
 from r2v_assets.metadata import run_metadata
 from r2v_assets.ownership import code_references, owners
 from r2v_assets.partitions import PARTITIONS, check_partition
+from r2v_assets.preflight import MADE_ON_DEMAND, assets_of, refuse_missing_inputs
 from r2v_assets.project import root
 from r2v_assets.registry import RegistryResource
 from r2v_assets.run_config import refuse_unused_config
@@ -29,13 +32,12 @@ from r2v_core.runs.directories import find_runs
 from r2v_core.runs.manifest import RunManifest, read_manifest
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
+from r2v_core.runs.storage import storage_error
+from r2v_core.stages.at_work import AtWorkError, refuse_if_at_work, wait_for
 from r2v_core.stages.experiments import partition_config
 from r2v_core.stages.merged_inputs import merged_roles
 from r2v_core.stages.plan import parse_inputs, plan
 from r2v_core.stages.table import STAGES, all_sections
-
-MADE_ON_DEMAND = "task_suite"
-"""The one stage that an asset makes itself where it is missing, so that collection works on a bare partition."""
 
 
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
@@ -63,11 +65,13 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         registry: RegistryResource,
     ) -> dg.MaterializeResult:
         try:
+            end_if_cancelled(context)
             refuse_unused_config(context.run)
             partition = check_partition(context.partition_key)
             chosen = config.within(settings)
             loaded = partition_config(partition, chosen.config, chosen.overrides, root())
             work = Work(context, partition, loaded, chosen, compute, registry)
+            refuse_missing_inputs(context.instance, context.run.run_config, assets_of(context.run), partition)
             if any(upstream == MADE_ON_DEMAND for _, upstream in stage.inputs):
                 work.make_task_suite()
             refuse_failed_inputs(context.instance, stage, partition.key)
@@ -76,6 +80,10 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
             raise_again(stage_failure(error), context.retry_number)
         except StageFailure as failure:
             raise_again(failure, context.retry_number)
+        except OSError as error:
+            if (told := storage_error(error)) is None:
+                raise
+            raise_again(stage_failure(told), context.retry_number)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest.digest), metadata=run_metadata(manifest, run_dir)
         )
@@ -121,7 +129,16 @@ class Work:
         if resume:
             spec = self.compute.adopt(self.context, spec)
         try:
-            return self.compute.run(self.context, spec, own.resources() if own else {}), Path(spec.run_dir)
+            refuse_if_at_work(spec)
+        except AtWorkError as other:
+            if not self.config.wait:
+                raise
+            if wait_for(other.run, self.context.log.info, partial(end_if_cancelled, self.context)).status != "done":
+                return self.run(stage, own)
+            return read_manifest(other.run.directory), other.run.directory
+        try:
+            with told_in_one_line(self.context, spec):
+                return self.compute.run(self.context, spec, own.resources() if own else {}), Path(spec.run_dir)
         finally:
             self.registry.register_with_inputs(spec.run_dir, self.context.log)
 

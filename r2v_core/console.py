@@ -1,4 +1,8 @@
-"""Tables and JSON for the terminal."""
+"""All that is printed for people: lines, tables and JSON that a terminal shows and does not obey.
+
+Notes, tags, goals, observations, ids and other programs' output may hold whatever somebody put there. So nothing else
+in the project prints: commands say lines with :func:`say`, and draw with the console of :func:`rich_console`.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,58 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 """The option ``--json`` of every command that prints a table."""
 
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal would obey rather than show, what turns the reading direction, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    """Text that a terminal shows and does not obey: control characters, but tabs and newlines, written as escapes."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def say(*lines: object, error: bool = False, end: str = "\n") -> None:
+    """Print lines of text; with ``error`` on standard error."""
+    if lines:
+        print(
+            *[printable(str(line)) for line in lines],
+            sep="\n",
+            end=end,
+            file=sys.stderr if error else None,
+            flush=error,
+        )
+
+
+def rich_console(**options: Any) -> Console:
+    """A console of rich's, in which no text's control characters reach the terminal; its own markup does."""
+    from rich.console import Console
+
+    class Shown(Console):
+        def render_str(self, text: str, **more: Any) -> Text:
+            return super().render_str(printable(text), **more)
+
+    return Shown(**{"highlight": False, **options})
+
+
 def print_json(value: Any) -> None:
     """JSON, with NaN and infinities as null."""
-    print(json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str))
+    text = json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str)
+    print(_UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _finite(value: Any) -> Any:
@@ -71,5 +113,5 @@ def _cell(value: Any) -> str:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
-    return shorten(str(value), 300)
+        return printable(", ".join(str(item) for item in value))
+    return printable(shorten(str(value), 300))

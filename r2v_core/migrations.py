@@ -29,6 +29,7 @@ class NewerVersionError(R2VError):
 MIGRATIONS: dict[str, dict[int, Migration]] = {
     "RunManifest": {
         1: lambda values: values | {"variant": ""},  # experiments had no variants
+        2: lambda values: values | {"artifact_digests": {}},  # nothing was written down of the files
     },
     "StageSpec": {
         1: lambda values: values | {"variant": ""},

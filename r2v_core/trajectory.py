@@ -61,7 +61,7 @@ class Candidate(Record):
     text: str
     logprob: float = Field(description="sum of token log-probabilities, nats, end-of-turn token included")
     n_tokens: int = Field(description="tokens generated, end-of-turn token included")
-    entropy: float = Field(description="mean entropy of the next-token distribution over those tokens, nats")
+    entropy: float = Field(description="mean next-token entropy (r2v_core.models.entropy) over those tokens, nats")
     score_step: float | None = Field(default=None, description="verifier's step head, in [0, 1]")
     score_outcome: float | None = Field(default=None, description="verifier's outcome head, in [0, 1]")
     progress: bool | None = Field(default=None, description="would it make progress; None where unknown")
@@ -85,6 +85,10 @@ class Decision(Record):
     threshold: float | None = None
     escalate: bool = False
     blocked: str | None = Field(default=None, description="why an escalation was refused, e.g. 'budget'")
+    cut: dict[str, int] = Field(
+        default_factory=dict,
+        description="part of the prompt → its tokens that slm.max_prompt_tokens left no room for",
+    )
 
 
 class Step(Record):
@@ -158,9 +162,21 @@ class Episode(Record):
         return action_hash(self.actions)
 
     @property
+    def error(self) -> str | None:
+        """Why it ended before its time (an environment that failed, a refused request); None where it did not."""
+        return self.metadata.get("error") or None
+
+    @property
     def cost(self) -> float:
         """Cost units of the whole episode."""
         return sum(step.cost for step in self.steps)
+
+
+def teacher_action(step: Step) -> str | None:
+    """What the teacher would do at this state: the expert's action, or the action where the teacher itself acted."""
+    if step.expert_action is not None:
+        return step.expert_action
+    return step.action if step.actor == "teacher" and step.malformed is None else None
 
 
 def action_hash(actions: Sequence[str]) -> str:
@@ -182,6 +198,8 @@ def episode_content(episode: Episode) -> dict[str, Any]:
         step.pop("latency_s")
         if step["malformed"] is None:
             del step["malformed"]  # as in episodes that were written before there was such a field
+        if step["decision"] is not None and not step["decision"]["cut"]:
+            del step["decision"]["cut"]
     content["metadata"] = {k: v for k, v in content["metadata"].items() if k not in VOLATILE_METADATA}
     return content
 

@@ -21,15 +21,45 @@ hypothesis.settings.load_profile("untimed")
 # thread pools of two workers on two cores fight; and rounding, with it digests, depends on how many threads there are
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# tables are as wide as the terminal, and a test has none
+os.environ["COLUMNS"] = "200"
+
 # in a shell's background SIGINT is ignored; Dagster makes SIGTERM do the same, and what a test starts inherits both
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup leaves it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-LONGEST = ("tests/assets/test_pipeline", "tests/slurm/", "tests/assets/", "tests/training/", "tests/stages/")
+LONGEST = (
+    "tests/assets/test_pipeline",
+    "tests/engines/test_vllm",
+    *("tests/slurm/", "tests/assets/", "tests/training/", "tests/stages/"),
+)
+
+
+MARKED = {
+    "slurm": ("tests/slurm/",),
+    "browser": (
+        *("tests/results/test_report_", "tests/benchmarks/test_miniwob_", "tests/benchmarks/test_webarena_env"),
+        *("tests/benchmarks/test_side_by_side", "tests/stages/test_webarena"),
+    ),
+    "slow": (
+        *("tests/assets/", "tests/training/", "tests/stages/", "tests/extension/", "tests/sandbox/", "tests/teachers/"),
+        *("tests/benchmarks/", "tests/results/test_compare", "tests/results/test_stages", "tests/runs/"),
+        *("tests/results/test_ablations", "tests/agent/", "tests/models/", "tests/router/"),
+        "tests/registry/test_robustness",
+        "tests/engines/test_vllm",
+    ),
+}
+"""Marker → where its tests are: what ``make test-fast`` leaves out."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes come first, so that the workers of ``make test`` end together."""
+    """Mark tests by where they are. Files that take minutes come first, so that workers end together."""
+    for item in items:
+        for marker, places in MARKED.items():
+            if item.nodeid.startswith(places):
+                item.add_marker(marker)
     items.sort(key=lambda item: next((i for i, path in enumerate(LONGEST) if item.nodeid.startswith(path)), 99))
 
 

@@ -9,8 +9,10 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
@@ -18,12 +20,15 @@ import dagster as dg
 from pydantic import Field
 
 from r2v_assets.compute.base import StageCompute, write_spec
-from r2v_assets.outcome import outcome
+from r2v_assets.interruption import end_if_cancelled
+from r2v_assets.outcome import mark_stopped, outcome
 from r2v_core.errors import R2VError
 from r2v_core.runs.manifest import RunManifest
 from r2v_core.runs.spec import StageSpec
 from r2v_core.stages.table import get_stage
 
+LOOK_S = 2.0
+"""How often a running stage's Dagster run is asked for, seconds."""
 TAIL_LINES = 20
 """Lines of a stage's stderr kept for the failure message."""
 
@@ -61,7 +66,13 @@ class LocalCompute(StageCompute):
                 "PYTHONUNBUFFERED": "1",
             }
             told_otherwise = (b"error: ",) if self.echo else (b"error: ", f"[{spec.stage}] ".encode())
-            exit_code, last_lines = run_process(command, spec.project, environment, self.grace_s, told_otherwise)
+            try:
+                exit_code, last_lines = run_process(
+                    command, spec.project, environment, self.grace_s, told_otherwise, partial(end_if_cancelled, context)
+                )
+            except BaseException:
+                mark_stopped(Path(spec.run_dir), "the orchestrator was stopped, and killed the stage")
+                raise
         return outcome(spec, exit_code, last_lines)
 
 
@@ -74,14 +85,20 @@ def _quiet_preview() -> Iterator[None]:
 
 
 def run_process(
-    command: Sequence[str], cwd: str, environment: Mapping[str, str], grace_s: float, hide: tuple[bytes, ...] = ()
+    command: Sequence[str],
+    cwd: str,
+    environment: Mapping[str, str],
+    grace_s: float,
+    hide: tuple[bytes, ...] = (),
+    look: Callable[[], None] = lambda: None,
 ) -> tuple[int, list[str]]:
     """Run a command to its end; what it prints on stderr also goes to ours while it runs.
 
     Lines that begin with one of ``hide`` are left out: Dagster shows them already, as log lines or as the failure.
 
-    If this process is interrupted, the command gets SIGTERM, and with everything it started SIGKILL after
-    ``grace_s`` seconds. If this process is killed, the command gets SIGTERM too (see :mod:`.guard`).
+    If this process is interrupted, or ``look``, called now and then, raises, the command gets SIGTERM, and with
+    everything it started SIGKILL after ``grace_s`` seconds. If this process is killed, the command gets SIGTERM too
+    (see :mod:`.guard`).
 
     Returns:
         exit status as :mod:`subprocess` gives it (negative: signal), last lines of stderr.
@@ -99,13 +116,20 @@ def run_process(
     reader = threading.Thread(target=_copy, args=(process.stderr, tail, hide), daemon=True)
     reader.start()
     try:
-        exit_code = process.wait()
+        exit_code = _wait(process, look)
     except BaseException:
         _stop(process, grace_s)
         raise
     finally:
         reader.join(timeout=5)  # a grandchild may keep the pipe open
     return exit_code, list(tail)
+
+
+def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> int:
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(LOOK_S)
+        look()
 
 
 def _stop(process: subprocess.Popen[bytes], grace_s: float) -> None:

@@ -27,15 +27,16 @@ from pydantic import Field
 
 from r2v_assets.compute.base import StageCompute, write_spec
 from r2v_assets.compute.local import LocalCompute
+from r2v_assets.outcome import mark_stopped
 from r2v_assets.project import root
 from r2v_assets.slurm.ending import account, follow_up
-from r2v_assets.slurm.jobs import Seen, find_submitted, look, submit
+from r2v_assets.slurm.jobs import JobStatus, find_submitted, query_job, submit
 from r2v_assets.slurm.login import Login, named_secrets
+from r2v_assets.slurm.monitor import JobMonitor
 from r2v_assets.slurm.profile import Profile, load_profile
 from r2v_assets.slurm.record import Attempt, JobRecord, read_record
 from r2v_assets.slurm.script import Job, job_script
 from r2v_assets.slurm.stream import LogCopy, MessageReader, following
-from r2v_assets.slurm.watch import Watch
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
 from r2v_core.runs.spec import StageSpec, read_spec
 from r2v_core.stages.table import get_stage
@@ -60,8 +61,8 @@ class SlurmCompute(StageCompute):
                 continue
             job = _job(spec.model_copy(update={"run_id": path.parent.name, "run_dir": str(path.parent)}))
             job_id = record.last.job_id or find_submitted(job, record.last.attempt)
-            seen = look(login, job_id) if job_id else Seen("")
-            if job_id and ((seen.state and not seen.ended) or _done(path.parent)):
+            status = query_job(login, job_id) if job_id else JobStatus("")
+            if job_id and ((status.state and not status.ended) or _done(path.parent)):
                 context.log.info(f"SLURM job {job_id} is on this already ({path.parent.name}); not submitting another")
                 record.last.job_id = job_id
                 record.write(path.parent)
@@ -69,7 +70,7 @@ class SlurmCompute(StageCompute):
                     planned.rmdir()
                 return read_spec(path.parent / "spec.json")
             if job_id:
-                account(login, record, path.parent, seen, context.log)
+                account(login, record, path.parent, status, context.log)
             record.finished = True
             record.write(path.parent)
         return spec
@@ -85,8 +86,8 @@ class SlurmCompute(StageCompute):
         record = read_record(run_dir) or JobRecord(fingerprint=spec.fingerprint, profile=profile.name)
         found = bool(record.attempts) and not record.finished and record.last.job_id is not None
         for left in range(profile.resubmit, -1, -1):
-            seen, lines = self._one_job(context, spec, profile, record, submitted=found)
-            again = follow_up(context, spec, profile, record, seen, lines, more=left > 0)
+            status, lines = self._one_job(context, spec, profile, record, submitted=found)
+            again = follow_up(context, spec, profile, record, status, lines, more=left > 0)
             if again is None:
                 return read_manifest(run_dir)
             context.log.warning(again)
@@ -101,7 +102,7 @@ class SlurmCompute(StageCompute):
         record: JobRecord,
         *,
         submitted: bool,
-    ) -> tuple[Seen, list[str]]:
+    ) -> tuple[JobStatus, list[str]]:
         """Submit a job, or take up the one that was, and wait for its end; last lines of its log too."""
         login, job, run_dir = Login(profile.login), _job(spec), Path(spec.run_dir)
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -136,10 +137,15 @@ class SlurmCompute(StageCompute):
                 record.write(run_dir)
                 hide = (b"error: ",) if self.echo else (b"error: ", f"[{spec.stage}] ".encode())
                 copy = LogCopy(hide)
-                with following(job.log(attempt.job_id), copy):
-                    seen = Watch(login, attempt.job_id, profile.poll_s, context, reader.closed.is_set).until_end()
-        account(login, record, run_dir, seen, context.log)
-        return seen, list(copy.tail)
+                watch = JobMonitor(login, attempt.job_id, profile.poll_s, context, reader.closed.is_set)
+                try:
+                    with following(job.log(attempt.job_id), copy):
+                        status = watch.until_end()
+                finally:
+                    if watch.cancelled:
+                        mark_stopped(run_dir, f"SLURM job {attempt.job_id} was cancelled")
+        account(login, record, run_dir, status, context.log)
+        return status, list(copy.tail)
 
     @staticmethod
     def _submit(login: Login, job: Job, attempt: Attempt, profile: Profile, record: JobRecord, run_dir: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from r2v_core.console import say
 from r2v_core.errors import R2VError, nearest
 
 slurm_app = typer.Typer(
@@ -15,6 +17,7 @@ slurm_app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Stages as SLURM jobs: prepare a cluster, check it, look at jobs. Profiles: configs/slurm/*.yaml.",
+    epilog="More: r2v docs slurm",
 )
 ProfileOption = Annotated[
     str | None, typer.Option("--profile", "-p", help="name of a profile (default: $R2V_SLURM_PROFILE)")
@@ -31,7 +34,7 @@ def deploy(
     from r2v_assets.slurm.deploy import deploy as run
     from r2v_assets.slurm.profile import load_profile
 
-    run(load_profile(profile, root()), root(), install=install, say=typer.echo)
+    run(load_profile(profile, root()), root(), install=install, say=say)
 
 
 @slurm_app.command()
@@ -44,10 +47,10 @@ def doctor(
     from r2v_assets.slurm.doctor import Doctor, examine
     from r2v_assets.slurm.profile import load_profile
 
-    failures = examine(Doctor(load_profile(profile, root()), root(), timeout), typer.echo)
+    failures = examine(Doctor(load_profile(profile, root()), root(), timeout), say)
     if failures:
         raise R2VError(f"{failures} check{'s' if failures > 1 else ''} failed")
-    typer.echo("everything is ready: R2V_COMPUTE=slurm")
+    say("everything is ready: R2V_COMPUTE=slurm")
 
 
 @slurm_app.command()
@@ -68,13 +71,13 @@ def render(
     check_partition(partition)
     chosen = load_profile(profile, root())
     if chosen.resources(asset).where == "local":
-        typer.echo(f"# {asset} runs beside Dagster (where: local); no job is submitted for it")
+        say(f"# {asset} runs beside Dagster (where: local); no job is submitted for it")
         return
     run_dir = root() / "<run directory>"
     job = Job(BY_ASSET[asset].name, partition, "<run id>", Path(run_dir), root())
-    typer.echo(job_script(chosen, job, {"R2V_PROJECT": str(root()), "PYTHONUNBUFFERED": "1"}), nl=False)
+    say(job_script(chosen, job, {"R2V_PROJECT": str(root()), "PYTHONUNBUFFERED": "1"}), end="")
     for name in chosen.environment.pass_:
-        typer.echo(f"# {name}: handed on from Dagster's environment at submission")
+        say(f"# {name}: handed on from Dagster's environment at submission")
 
 
 @slurm_app.command()
@@ -88,6 +91,96 @@ def status(
     from r2v_assets.slurm.status import show
 
     show(load_profile(profile, root()), root(), all_jobs)
+
+
+@slurm_app.command(context_settings={"ignore_unknown_options": True})
+def shell(
+    asset: Annotated[str, typer.Argument(help="whose resources, e.g. bc_policy")],
+    command: Annotated[list[str] | None, typer.Argument(help="what to run there (default: a shell); after --")] = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Open a shell on a compute node, with the resources and the environment that an asset's job has."""
+    from r2v_assets.project import root
+    from r2v_assets.slurm.profile import load_profile
+    from r2v_assets.slurm.shell import shell as run
+    from r2v_core.stages.table import BY_ASSET
+
+    if asset not in BY_ASSET:
+        raise R2VError(f"no asset '{asset}'.{nearest(asset, BY_ASSET)}")
+    raise typer.Exit(run(load_profile(profile, root()), asset, root(), command or []))
+
+
+@slurm_app.command(
+    epilog="Example: r2v slurm run --partition 'textworld:expert|1' --seeds 1-3 · watch: r2v slurm status, the log, or "
+    "the UI on this project's Dagster instance · end: r2v slurm cancel --partition …, or Terminate in the UI"
+)
+def run(
+    partition: Annotated[str, typer.Option(help="<benchmark>:<teacher>|<seed>, in quotes")],
+    seeds: Annotated[str | None, typer.Option(help="these seeds instead: 1-5 or 1,3,4")] = None,
+    asset: Annotated[list[str] | None, typer.Option(help="this asset alone; repeat the option for more")] = None,
+    config: Annotated[str | None, typer.Option(help="YAML config (default: the experiment's own)")] = None,
+    overrides: Annotated[list[str] | None, typer.Option(help="dotted config override key=value; repeatable")] = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Hand a whole pipeline to the cluster and log out: a small job submits the stages' jobs, one partition each."""
+    from r2v_assets.partitions import check_partition
+    from r2v_assets.project import root
+    from r2v_assets.slurm.orchestrator import submit
+    from r2v_assets.slurm.profile import load_profile
+    from r2v_core.runs.directories import relative_to
+    from r2v_core.stages.experiments import partition_config
+    from r2v_core.stages.table import BY_ASSET
+
+    first = check_partition(partition)
+    chosen = [check_partition(f"{first.experiment}|{seed}") for seed in _seeds(seeds)] if seeds else [first]
+    for name in asset or []:
+        if name not in BY_ASSET:
+            raise R2VError(f"no asset '{name}'.{nearest(name, BY_ASSET)}")
+    arguments = [word for name in asset or [] for word in ("--asset", name)]
+    for one in chosen:
+        loaded = partition_config(one, config, overrides or [], root())
+    arguments += ["--config", relative_to(loaded.path, root())] if config else []
+    arguments += [word for line in overrides or [] for word in ("--overrides", line)]
+    submit(load_profile(profile, root()), chosen, root(), arguments, say)
+
+
+def _seeds(text: str) -> list[int]:
+    """``1-3,7`` → 1, 2, 3, 7.
+
+    Raises:
+        R2VError: if it is written in another way.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise R2VError(f"--seeds {text}: write 1-5, 1,3,4 or both, e.g. 1-3,7")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return list(dict.fromkeys(found))
+
+
+@slurm_app.command()
+def cancel(
+    partition: Annotated[str | None, typer.Option(help="jobs of this partition key, in quotes")] = None,
+    asset: Annotated[str | None, typer.Option(help="jobs of this asset alone")] = None,
+    all_jobs: Annotated[bool, typer.Option("--all", help="jobs of every partition")] = False,
+    profile: ProfileOption = None,
+) -> None:
+    """Cancel jobs that wait or run; their stages save first, and materialised again they go on from there."""
+    from r2v_assets.partitions import check_partition
+    from r2v_assets.project import root
+    from r2v_assets.slurm.orchestrator import ASSET as ORCHESTRATOR
+    from r2v_assets.slurm.profile import load_profile
+    from r2v_assets.slurm.status import cancel_jobs
+    from r2v_core.stages.table import BY_ASSET
+
+    if asset is not None and asset not in (known := [*BY_ASSET, ORCHESTRATOR]):
+        raise R2VError(f"no asset '{asset}'.{nearest(asset, known)}")
+    if partition is not None:
+        check_partition(partition)
+    if (partition is None) != all_jobs:
+        raise R2VError("which jobs? give --partition 'textworld:expert|1', or --all, and --asset with either")
+    cancel_jobs(load_profile(profile, root()), partition, asset, say)
 
 
 def main(args: list[str]) -> None:

@@ -15,10 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from r2v_assets.slurm.deploy import PACKAGES, VERSIONS, python_of
-from r2v_assets.slurm.jobs import cancel, look
+from r2v_assets.slurm.gpus import GPUS, gpus_seen
+from r2v_assets.slurm.jobs import cancel, job_id_in, query_job
 from r2v_assets.slurm.login import Login
 from r2v_assets.slurm.profile import FOLDER, Profile
 from r2v_assets.slurm.script import Job, job_script
+from r2v_core.console import printable
 from r2v_core.errors import R2VError
 from r2v_core.stages.table import BY_ASSET
 
@@ -122,8 +124,8 @@ class Doctor:
             hint = f"qos '{resources.qos}' in {self.file}: `sacctmgr show qos` lists them"
         elif "configuration" in lower or "memory" in lower:
             hint = (
-                f"{resources.gpus} GPUs of type {resources.gpu_type}, {resources.cpus} CPUs, {resources.memory} on one "
-                f"node of '{resources.partition}'; GPUs of the cluster: {', '.join(gpus) or 'none'}"
+                f"{resources.gpus} GPUs of type {resources.gpu_type}, {resources.cpus} CPUs, {resources.memory_text} "
+                f"on one node of '{resources.partition}'; GPUs of the cluster: {', '.join(gpus) or 'none'}"
             )
         return f"{', '.join(assets)}: {said} ({hint})"
 
@@ -202,27 +204,31 @@ class Doctor:
         job.folder.mkdir(parents=True)
         (folder / "spec.json").write_text("{}")
         head, _, _ = job_script(self.profile, job, {}).partition("\n(\n")
-        probe = f'{head}\nhostname; date +%s; "$python" -c {shlex.quote(VERSIONS)}\n'
+        asked = self.profile.resources(job.asset)
+        gpus = f'"$python" -c {shlex.quote(GPUS)}; ' if asked.gpus else "echo -; "
+        probe = f'{head}\n{gpus}hostname; date +%s; "$python" -c {shlex.quote(VERSIONS)}\n'
         (job.folder / "job.sh").write_text(probe)
         job_id = None
         try:
-            options = (
-                f"--time=5 --mem=500M --cpus-per-task=1 --job-name=r2v.doctor {shlex.quote(str(job.folder))}/job.sh"
-            )
-            job_id = self.login.run(f"sbatch --parsable {options}").checked("sbatch").strip().partition(";")[0]
+            memory = "--mem-per-cpu=2G" if asked.memory_per_cpu else "--mem=2G" if asked.memory else ""
+            options = f"--time=5 {memory} --cpus-per-task=1 --job-name=r2v.doctor {shlex.quote(str(job.folder))}/job.sh"
+            said = self.login.run(f"sbatch --parsable {options}").checked("sbatch")
+            job_id = job_id_in(said)
+            if job_id is None:
+                raise R2VError(f"sbatch answered '{printable(said.strip())}' instead of a job id")
             return self._judge(job, job_id)
         finally:
-            if job_id and not look(self.login, job_id).ended:
+            if job_id and not query_job(self.login, job_id).ended:
                 cancel(self.login, job_id)
             shutil.rmtree(folder, ignore_errors=True)
 
     def _judge(self, job: Job, job_id: str) -> str:
         end = time.monotonic() + self.job_timeout_s
-        while not (seen := look(self.login, job_id)).ended:
+        while not (status := query_job(self.login, job_id)).ended:
             if time.monotonic() > end:
                 raise R2VError(
-                    f"job {job_id} is still {seen.state.lower()} ({seen.reason}) after {self.job_timeout_s:.0f} s; the "
-                    "queue may just be long: try again with --timeout, or look at `squeue --start`"
+                    f"job {job_id} is still {status.state.lower()} ({status.reason}) after {self.job_timeout_s:.0f} s; "
+                    "the queue may just be long: try again with --timeout, or look at `squeue --start`"
                 )
             time.sleep(1.0)
         log = job.log(job_id)
@@ -231,13 +237,15 @@ class Doctor:
             time.sleep(0.5)
         if not log.exists():
             raise R2VError(
-                f"job {job_id} ended as {seen.state} on {seen.node}, and its log is not at {log}: compute nodes do not "
-                "see the project's folder; move the project to the shared file system"
+                f"job {job_id} ended as {status.state} on {status.node}, and its log is not at {log}: compute nodes do "
+                "not see the project's folder; move the project to the shared file system"
             )
         lines = log.read_text(errors="replace").strip().splitlines()
-        if seen.state != "COMPLETED":
-            raise R2VError(f"job {job_id} ended as {seen.state} on {seen.node}: {lines[-1] if lines else 'no output'}")
-        name, clock, *versions = lines[-len(PACKAGES) - 3 :]
+        if status.state != "COMPLETED":
+            raise R2VError(
+                f"job {job_id} ended as {status.state} on {status.node}: {lines[-1] if lines else 'no output'}"
+            )
+        gpus, name, clock, *versions = lines[-len(PACKAGES) - 4 :]
         deployed = (self.profile.environment_folder / "python.txt").read_text()
         if deployed.splitlines() != versions:
             raise R2VError(
@@ -247,7 +255,8 @@ class Doctor:
         off = abs(log.stat().st_mtime - float(clock))
         if off > CLOCK_S:
             raise R2VError(f"the clock of node {name} is {off:.0f} s off; tell your administrators")
-        return f"job {job_id} ran on {name}: sees the project, same Python and packages, right time"
+        seen = gpus_seen(gpus, name, self.profile.resources(job.asset).gpus)
+        return f"job {job_id} ran on {name}: sees the project, same Python and packages, right time{seen}"
 
 
 def _difference(before: str, after: str) -> str:

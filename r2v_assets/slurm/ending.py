@@ -12,7 +12,7 @@ import dagster as dg
 
 from r2v_assets.failure import StageFailure
 from r2v_assets.outcome import mark_stopped, outcome
-from r2v_assets.slurm.jobs import LOST_NODE, Seen, read_accounting
+from r2v_assets.slurm.jobs import LOST_NODE, JobStatus, read_accounting
 from r2v_assets.slurm.login import Login
 from r2v_assets.slurm.profile import FOLDER, Profile
 from r2v_assets.slurm.record import JobRecord
@@ -33,7 +33,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
-def account(login: Login, record: JobRecord, run_dir: Path, seen: Seen, log: dg.DagsterLogManager) -> None:
+def account(login: Login, record: JobRecord, run_dir: Path, status: JobStatus, log: dg.DagsterLogManager) -> None:
     """Write down what SLURM's accounting says of the latest job, or what little is known without it."""
     attempt = record.last
     assert attempt.job_id is not None
@@ -47,8 +47,8 @@ def account(login: Login, record: JobRecord, run_dir: Path, seen: Seen, log: dg.
             time.sleep(1.0)
     if facts is None:
         log.warning(f"sacct does not know yet that SLURM job {attempt.job_id} has ended; its numbers will be missing")
-        facts = {"state": seen.state or "UNKNOWN", "nodes": seen.node, "exit_code": seen.exit_code}
-    facts["restarts"] = max(seen.restarts, facts.get("restarts", 0))
+        facts = {"state": status.state or "UNKNOWN", "nodes": status.node, "exit_code": status.exit_code}
+    facts["restarts"] = max(status.restarts, facts.get("restarts", 0))
     record.attempts[-1] = attempt.model_copy(update=facts)
     record.write(run_dir)
 
@@ -58,7 +58,7 @@ def follow_up(
     spec: StageSpec,
     profile: Profile,
     record: JobRecord,
-    seen: Seen,
+    status: JobStatus,
     last_lines: Sequence[str],
     *,
     more: bool,
@@ -72,27 +72,30 @@ def follow_up(
         StageFailure: if it does not.
     """
     run_dir, job_id = Path(spec.run_dir), record.last.job_id
-    if _is_done(run_dir, wait=seen.state == "COMPLETED"):
-        if seen.state not in ("COMPLETED", ""):
-            context.log.warning(f"SLURM job {job_id} ended as {seen.state} after the stage was done; its result counts")
+    if _is_done(run_dir, wait=status.state == "COMPLETED"):
+        if status.state not in ("COMPLETED", ""):
+            context.log.warning(
+                f"SLURM job {job_id} ended as {status.state} after the stage was done; its result counts"
+            )
         record.finished = True
         record.write(run_dir)
         return None
     why = None
-    if seen.state == "TIMEOUT" or seen.exit_code == f"{WARNED}:0":
+    if status.state == "TIMEOUT" or status.exit_code == f"{WARNED}:0":
         why = "met its time limit"
-    elif seen.state in LOST_NODE:
-        why = {"PREEMPTED": "was preempted"}.get(seen.state, f"lost its node {seen.node}")
+    elif status.state in LOST_NODE:
+        why = {"PREEMPTED": "was preempted"}.get(status.state, f"lost its node {status.node}")
     if why is not None and more:
+        mark_stopped(run_dir, f"SLURM job {job_id} {why}")
         return f"SLURM job {job_id} {why}; the run goes on in another job where this one stopped"
     record.finished = True
     record.write(run_dir)
-    error = _explain(spec, profile, record, seen, last_lines, why)
+    error = _explain(spec, profile, record, status, last_lines, why)
     if error is None:
         outcome(
-            spec, _process_status(seen.exit_code), [line for line in last_lines if not line.startswith("slurmstepd")]
+            spec, _process_status(status.exit_code), [line for line in last_lines if not line.startswith("slurmstepd")]
         )
-        error = f"SLURM job {job_id} ended as {seen.state} although its stage says it is done"
+        error = f"SLURM job {job_id} ended as {status.state} although its stage says it is done"
     mark_stopped(run_dir, error)
     raise StageFailure(
         error,
@@ -107,7 +110,7 @@ def follow_up(
 
 
 def _explain(
-    spec: StageSpec, profile: Profile, record: JobRecord, seen: Seen, last_lines: Sequence[str], why: str | None
+    spec: StageSpec, profile: Profile, record: JobRecord, status: JobStatus, last_lines: Sequence[str], why: str | None
 ) -> str | None:
     """Why a job failed, where SLURM or its last lines know it better than the stage does."""
     stage, file, job_id = get_stage(spec.stage), f"{FOLDER}/{profile.name}.yaml", record.last.job_id
@@ -119,17 +122,17 @@ def _explain(
             f"SLURM job {job_id} {why}, as {len(record.attempts)} jobs of this run did (resubmit: {profile.resubmit} "
             f"in {file}); raise assets.{asset}.time ({resources.time}) there, or {again}"
         )
-    if seen.state == "OUT_OF_MEMORY" or any(_OUT_OF_MEMORY.search(line) for line in last_lines):
+    if status.state == "OUT_OF_MEMORY" or any(_OUT_OF_MEMORY.search(line) for line in last_lines):
         used = record.last.model_dump().get("max_memory_mb")
         seen_mb = f", {used:.0f} MB seen" if used else ""
         lower = f", or lower {stage.memory_key}" if stage.memory_key else ""
         return (
-            f"SLURM job {job_id} ran out of memory (memory: {resources.memory}{seen_mb}); raise "
+            f"SLURM job {job_id} ran out of memory (memory: {resources.memory_text}{seen_mb}); raise "
             f"assets.{asset}.memory in {file}{lower}, then {again}"
         )
-    if seen.state == "CANCELLED":
+    if status.state == "CANCELLED":
         return f"SLURM job {job_id} was cancelled from outside (scancel, or an administrator); {again}"
-    if seen.state == "":
+    if status.state == "":
         return (
             f"SLURM knows nothing of job {job_id} any more, and its stage did not finish; see {record.last.log} in the "
             f"run directory, or {again}"

@@ -17,6 +17,7 @@ from typing import Any
 
 from r2v_assets.slurm.login import Login
 from r2v_assets.slurm.script import Job
+from r2v_core.console import printable
 from r2v_core.errors import R2VError
 
 ACTIVE = frozenset(
@@ -38,7 +39,7 @@ _NO_TIME = {"", "Unknown", "None", "N/A"}
 
 
 @dataclass(frozen=True)
-class Seen:
+class JobStatus:
     """What SLURM says of a job right now."""
 
     state: str
@@ -80,30 +81,36 @@ sbatch --parsable job-{attempt}.sh > submitted-{attempt}.tmp && mv submitted-{at
     }
     if answer.status in wrong:
         raise R2VError(wrong[answer.status])
-    job_id = answer.checked("sbatch refused the job").strip().partition(";")[0]
-    if not job_id.isdigit():
-        raise R2VError(f"sbatch answered '{answer.out.strip()}' instead of a job id")
+    job_id = job_id_in(answer.checked("sbatch refused the job"))
+    if job_id is None:
+        raise R2VError(f"sbatch answered '{printable(answer.out.strip())}' instead of a job id")
     return job_id
+
+
+def job_id_in(answer: str) -> str | None:
+    """The job id in what ``sbatch --parsable`` said: the last line that is one, whatever else a login node prints."""
+    found = re.findall(r"^(\d+)(?:;\S*)?[ \t\r]*$", answer, re.MULTILINE)
+    return found[-1] if found else None
 
 
 def find_submitted(job: Job, attempt: int) -> str | None:
     """The id of a submission whose answer nobody heard, None if it was never made."""
     path = job.folder / f"submitted-{attempt}"
-    text = path.read_text().strip().partition(";")[0] if path.exists() else ""
-    return text or None
+    return job_id_in(path.read_text(errors="replace")) if path.exists() else None
 
 
-def look(login: Login, job_id: str) -> Seen:
+def query_job(login: Login, job_id: str) -> JobStatus:
     """Ask for a job.
 
     Raises:
         UnreachableError: if the login node can't be reached.
         R2VError: if SLURM can't be asked there.
     """
+    number = shlex.quote(job_id)
     script = f"""export TZ=UTC
-out="$(scontrol show job --oneliner {job_id} 2>&1)" && echo "$out" && exit 0
+out="$(scontrol show job --oneliner {number} 2>&1)" && echo "$out" && exit 0
 echo {_MARK}
-sacct --allocations --noheader --parsable2 --jobs={job_id} --format=State,ExitCode,NodeList 2>/dev/null
+sacct --allocations --noheader --parsable2 --jobs={number} --format=State,ExitCode,NodeList 2>/dev/null
 case "$out" in *"Invalid job id"*) exit 0 ;; esac
 echo "$out" >&2
 exit 1"""
@@ -111,7 +118,7 @@ exit 1"""
     controller, _, accounting = answer.out.partition(f"{_MARK}\n")
     if controller.strip():
         facts = dict(re.findall(r"(\w+)=(\S*)", controller))
-        return Seen(
+        return JobStatus(
             _word(facts.get("JobState", "")),
             facts.get("Reason", "").replace("None", ""),
             facts.get("NodeList", "").replace("(null)", ""),
@@ -120,14 +127,14 @@ exit 1"""
         )
     if accounting.strip():
         state, exit_code, node = accounting.strip().splitlines()[-1].split("|")[:3]
-        return Seen(_word(state), "", node, exit_code)
+        return JobStatus(_word(state), "", node, exit_code)
     answer.checked("can't ask SLURM for the job")
-    return Seen("")
+    return JobStatus("")
 
 
 def cancel(login: Login, job_id: str) -> None:
     """``scancel``; a job that has ended is no error."""
-    login.run(f"scancel {job_id}")
+    login.run(f"scancel {shlex.quote(job_id)}")
 
 
 def read_accounting(login: Login, job_id: str) -> dict[str, Any] | None:
@@ -144,7 +151,7 @@ def read_accounting(login: Login, job_id: str) -> dict[str, Any] | None:
 
     measured = SlurmMetricsCollector.SACCT_FIELDS
     fields = ",".join([*measured, *_EXTRA])
-    ask = f"sacct --noheader --parsable2 --jobs={job_id} --format="
+    ask = f"sacct --noheader --parsable2 --jobs={shlex.quote(job_id)} --format="
     script = f"""export TZ=UTC SLURM_TIME_FORMAT=standard
 {ask}{fields} 2>/dev/null || {ask}{fields.removesuffix(",Restarts")} 2>/dev/null"""
     told = login.run(script).out

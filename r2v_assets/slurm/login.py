@@ -94,6 +94,13 @@ class Login:
             raise UnreachableError(f"can't reach the login node {self.name}: {self._why(err, done.returncode)}")
         return Answer(int(status), out, err)
 
+    def interactive(self, line: str, terminal: bool) -> list[str]:
+        """The command that runs a shell line there with this process's input and output."""
+        if self.config.local:
+            return ["bash", "-c", line]
+        first, *rest = self._command[:-1]
+        return [first, *(["-t"] if terminal else []), *rest, f"bash -lc {shlex.quote(line)}"]
+
     def _why(self, err: str, status: int) -> str:
         lines = [line for line in err.splitlines() if line.strip()]
         why = lines[-1].strip() if lines else f"ssh ended with status {status}"

@@ -363,6 +363,8 @@ InactiveLimit=0
 ReturnToService=2
 JobRequeue=1
 GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={dbd_port}
@@ -376,6 +378,8 @@ NodeName=gpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={gpu1_port} CPUs={cpus
 PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=7-00:00:00 State=UP
 PartitionName=gpu Nodes=gpu1 MaxTime=7-00:00:00 State=UP
 PartitionName=all Nodes=cpu1,gpu1 MaxTime=7-00:00:00 State=UP
+# its jobs take the place of the others'
+PartitionName=urgent Nodes=cpu1 PriorityTier=10 MaxTime=7-00:00:00 State=UP
 """
 
 _SSHD = """\

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,14 +16,20 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from r2v_assets.slurm.resources import Resources, layered, one_line, seconds
 from r2v_core.config.explain import explain, schema_keys
+from r2v_core.config.secrets import is_secret
 from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError, nearest
 from r2v_core.stages.table import BY_ASSET
 
 FOLDER = Path("configs/slurm")
 VARIABLE = "R2V_SLURM_PROFILE"
-_SECRET = re.compile(r"(?i)(^|_)(key|token|secret|password|passwd)$|api_?key")
+LOGIN_VARIABLE = "R2V_SLURM_LOGIN"
+"""``local``: this machine can submit jobs itself, whatever the profile says of the login node."""
+ORCHESTRATOR = {"gpus": 0, "cpus": 1, "memory": "4G", "time": "2-00:00:00"}
+"""What the job of ``r2v slurm run`` asks for unless a profile says otherwise."""
+_NAMES = "expected a list of names of variables, not their values"
 _NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -32,7 +37,11 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Login(_Section):
+class _Lines(_Section):
+    _checked = field_validator("*")(one_line)
+
+
+class Login(_Lines):
     """How to reach the login node."""
 
     host: str = Field("local", min_length=1, description="its name; 'local': this machine is the login node")
@@ -64,63 +73,12 @@ class Environment(_Section):
     @classmethod
     def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if _SECRET.search(name):
+            if is_secret(name):
                 raise ValueError(
                     f"'{name}' looks like a secret; export it where Dagster runs and list its name under "
                     "environment.pass, so that it stands in no file"
                 )
         return value
-
-
-class Resources(_Section):
-    """What one job asks for. Where a value is left out, that of the next more general section counts."""
-
-    where: Literal["slurm", "local"] = Field("slurm", description="'local': as a process beside Dagster, no job")
-    partition: str | None = Field(None, description="SLURM partition (queue); none: the cluster's default")
-    gpus: int = Field(0, ge=0, description="GPUs on one node")
-    gpu_type: str | None = Field(None, description="GPU type as SLURM knows it, e.g. a100; none: any")
-    processes: int | None = Field(
-        None, ge=1, description="processes that share the work of a stage that can be shared; none: one a GPU"
-    )
-    cpus: int = Field(4, ge=1, description="CPU cores")
-    memory: str = Field("16G", pattern=r"^\d+[KMGT]?$", description="memory of the job, e.g. 32G")
-    time: str = Field("04:00:00", description="time limit: minutes, [days-]hours:minutes:seconds, days-hours")
-    account: str | None = Field(None, description="account that is charged")
-    qos: str | None = Field(None, description="quality of service")
-    constraint: str | None = Field(None, description="node features, as sbatch --constraint takes them")
-    mail_user: str | None = Field(None, description="address for mail")
-    mail_type: list[Literal["BEGIN", "END", "FAIL", "REQUEUE", "TIME_LIMIT", "ALL"]] = Field(
-        ["END", "FAIL"], description="when to send mail, if mail_user is set"
-    )
-    extra: list[Annotated[str, Field(pattern=r"^--[a-z]")]] = Field(
-        [], description="further sbatch options, each as --name=value"
-    )
-
-    @field_validator("time")
-    @classmethod
-    def _parsable(cls, value: str) -> str:
-        seconds(value)
-        return value
-
-    def sbatch_options(self) -> list[str]:
-        """Options of sbatch, in the order of the fields."""
-        options = {
-            "partition": self.partition,
-            "gres": ":".join(filter(None, ("gpu", self.gpu_type, str(self.gpus)))) if self.gpus else None,
-            "cpus-per-task": self.cpus,
-            "mem": self.memory,
-            "time": self.time,
-            "account": self.account,
-            "qos": self.qos,
-            "constraint": self.constraint,
-            "mail-user": self.mail_user,
-            "mail-type": ",".join(self.mail_type) if self.mail_user else None,
-        }
-        return [
-            "--nodes=1",
-            *(f"--{name}={value}" for name, value in options.items() if value is not None),
-            *self.extra,
-        ]
 
 
 class Profile(_Section):
@@ -136,10 +94,13 @@ class Profile(_Section):
     cpu: dict[str, Any] = Field({}, description="what assets without a GPU ask for")
     gpu: dict[str, Any] = Field({}, description="what assets with a GPU ask for")
     assets: dict[str, dict[str, Any]] = Field({}, description="what single assets ask for; evaluation_* is a pattern")
+    orchestrator: dict[str, Any] = Field({}, description="what the job of `r2v slurm run` asks for")
     warn_s: int = Field(300, ge=1, description="seconds before the time limit at which a stage saves and stops")
     resubmit: int = Field(20, ge=0, description="how often a job that met its time limit or lost its node goes on")
     poll_s: float = Field(10.0, gt=0, description="seconds between questions to SLURM about a job, at most")
     max_jobs: int = Field(24, ge=1, description="runs of a backfill that are at work side by side")
+
+    _checked = field_validator("shared")(one_line)
 
     @property
     def environment_folder(self) -> Path:
@@ -149,12 +110,13 @@ class Profile(_Section):
     def resources(self, asset: str) -> Resources:
         """What an asset asks for: its defaults, then the profile's, the general before the particular."""
         own, built_in = _of(self.assets, asset), BY_ASSET[asset].resources
-        merged = {**built_in, **self.defaults, **own}
         # a GPU asset keeps its number of GPUs: `defaults` is for what all have in common
-        merged["gpus"] = own.get("gpus", self.defaults.get("gpus", built_in.get("gpus", 0)))
-        kind = self.gpu if merged["gpus"] else self.cpu
-        merged |= {key: value for key, value in kind.items() if key not in own}
-        return Resources.model_validate(merged)
+        gpus = own.get("gpus", self.defaults.get("gpus", built_in.get("gpus", 0)))
+        return layered((built_in, self.defaults, {"gpus": gpus}, self.gpu if gpus else self.cpu, own))
+
+    def orchestrator_resources(self) -> Resources:
+        """What the job of ``r2v slurm run`` asks for."""
+        return layered((self.defaults, self.cpu, ORCHESTRATOR, self.orchestrator))
 
     def asking(self, asset: str, wanted: Mapping[str, Any]) -> Profile:
         """This profile, with what one run asks for of an asset.
@@ -178,24 +140,6 @@ def _of(table: dict[str, dict[str, Any]], asset: str) -> dict[str, Any]:
         if name != asset and fnmatch(asset, name):
             merged |= entry
     return merged | table.get(asset, {})
-
-
-def seconds(limit: str) -> int:
-    """A SLURM time limit in seconds.
-
-    Raises:
-        ValueError: if SLURM can't parse it.
-    """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
-    if not match:
-        raise ValueError(f"'{limit}' is no time limit; write minutes, hours:minutes:seconds or days-hours[:minutes]")
-    days, first, second, third = (int(group) if group is not None else None for group in match.groups())
-    assert first is not None
-    if days is not None:
-        return days * 86400 + first * 3600 + (second or 0) * 60 + (third or 0)
-    if third is not None:
-        return first * 3600 + (second or 0) * 60 + third
-    return first * 60 + (second or 0)
 
 
 def known_profiles(project: Path) -> list[str]:
@@ -226,10 +170,13 @@ def load_profile(name: str | None, project: Path) -> Profile:
     except OmegaConfBaseException as error:
         raise R2VError(f"{shown}: {str(error).splitlines()[0]}") from None
     problems: list[str] = []
+    if os.environ.get(LOGIN_VARIABLE) == "local":
+        data = {**dict(data), "login": {"host": "local"}}  # type: ignore[arg-type]
     try:
         profile = Profile.model_validate({**dict(data), "name": name})  # type: ignore[arg-type]
     except ValidationError as error:
         wrong = explain(error, schema_keys(Profile))
+        wrong |= {key: _NAMES for key in wrong if key.startswith("environment.pass")}  # its value may be a secret
         raise R2VError(
             "\n".join(f"{shown}:{_line(file.lines, key)}: {key}: {what}" for key, what in wrong.items())
         ) from None
@@ -254,6 +201,7 @@ def _resource_sections(profile: Profile) -> list[tuple[str, dict[str, Any]]]:
         ("defaults", profile.defaults),
         ("cpu", profile.cpu),
         ("gpu", profile.gpu),
+        ("orchestrator", profile.orchestrator),
         *((f"assets.{name}", entry) for name, entry in profile.assets.items()),
     ]
 
@@ -277,6 +225,8 @@ def _consistency(profile: Profile, shown: str) -> list[str]:
     ):
         if value and not Path(value).is_absolute():
             problems.append(f"{shown}: {key}: '{value}' has to be an absolute path, the same on every node")
+    if seconds(limit := profile.orchestrator_resources().time) <= profile.warn_s:
+        problems.append(f"{shown}: orchestrator.time: {limit} is not longer than warn_s ({profile.warn_s} s)")
     for asset in BY_ASSET:
         resources = profile.resources(asset)
         if resources.where == "slurm" and seconds(resources.time) <= profile.warn_s:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def job_script(profile: Profile, job: Job, variables: Mapping[str, str]) -> str:
     modules = "".join(f"module load {shlex.quote(name)}\n" for name in profile.environment.modules)
     quote = shlex.quote
     return _SCRIPT.format(
-        options="\n".join(f"#SBATCH {_sbatch_quote(option)}" for option in options),
+        options=sbatch_lines(options),
         folder=quote(str(job.folder)),
         spec=quote(str(job.run_dir / "spec.json")),
         project=quote(str(job.project)),
@@ -136,6 +136,11 @@ def _command(profile: Profile, job: Job) -> tuple[str, ...]:
     """What follows ``python -m``: the stage, by way of ``accelerate launch`` where several processes share it."""
     stage, asked = get_stage(job.stage), profile.resources(job.asset)
     return launch_arguments(stage.command, (asked.processes or asked.gpus) if stage.shared else 1)
+
+
+def sbatch_lines(options: Iterable[str]) -> str:
+    """Options as the head of a script."""
+    return "\n".join(f"#SBATCH {_sbatch_quote(option)}" for option in options)
 
 
 def _sbatch_quote(option: str) -> str:

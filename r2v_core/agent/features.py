@@ -1,4 +1,4 @@
-"""What the router sees of a step: 15 numbers that are known before anyone acts."""
+"""What the router sees of a step: 20 numbers that are known before anyone acts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from r2v_core.benchmarks.actions import normalise_action
 from r2v_core.errors import R2VError, nearest
-from r2v_core.trajectory import Candidate
+from r2v_core.trajectory import Candidate, Observation, Step
 
 FEATURES: tuple[str, ...] = (
     "entropy",
@@ -27,6 +28,11 @@ FEATURES: tuple[str, ...] = (
     "step",
     "context_length",
     "goal_length",
+    "logprob_chosen",
+    "verifier_chosen",
+    "state_seen",
+    "action_repeated",
+    "unchanged",
 )
 """Names in the order in which every vector and matrix of features holds them."""
 
@@ -35,11 +41,17 @@ UNSCORED = 0.5
 
 
 def features(
-    candidates: Sequence[Candidate], step: int, max_steps: int, context_tokens: int, goal_tokens: int
+    candidates: Sequence[Candidate],
+    chosen: int,
+    history: Sequence[Step],
+    seen: Observation,
+    max_steps: int,
+    context_tokens: int,
+    goal_tokens: int,
 ) -> dict[str, float]:
-    """The 15 features of one step, in the order of :data:`FEATURES`.
+    """The 20 features of one step, in the order of :data:`FEATURES`.
 
-    - ``entropy``: mean over the candidates of their mean next-token entropy, nats.
+    - ``entropy``: mean over the candidates of their mean next-token entropy (:mod:`r2v_core.models.entropy`), nats.
     - ``verifier_*``: best, worst, spread (best − worst), mean and population standard deviation of the verifier's
       scores; without a verifier all scores count as 0.5.
     - ``logprob_*``: of log π(a|x), the *sum* over the action's tokens, nats. Not normalised by length: what is
@@ -48,10 +60,14 @@ def features(
     - ``consistency``: share of the candidates that are the most frequent action.
     - ``semantic_entropy``: see :func:`semantic_entropy`.
     - ``horizon_fraction``: ``step / max_steps``; ``context_length`` and ``goal_length`` in tokens.
+    - ``logprob_chosen`` and ``verifier_chosen``: of the candidate that the small model would play.
+    - ``state_seen``, ``action_repeated``, ``unchanged``: see :func:`loops`.
 
     Args:
         candidates: the K proposals of the small model, K ≥ 1.
-        step: 0-based.
+        chosen: index of the candidate that would be played.
+        history: the episode's steps so far.
+        seen: what the agent sees now.
         max_steps: steps after which the episode is cut.
         context_tokens: length of the prompt.
         goal_tokens: length of the goal.
@@ -66,7 +82,8 @@ def features(
         raise ValueError("either all candidates of a step carry verifier scores, or none")
     scores = np.array([UNSCORED if score is None else score for score in scored])
     logprobs = np.array([candidate.logprob for candidate in candidates])
-    counts = Counter(normalised(candidate.text) for candidate in candidates)
+    counts = Counter(normalise_action(candidate.text) for candidate in candidates)
+    step = len(history)
     values = (
         np.mean([candidate.entropy for candidate in candidates]),
         scores.max() - scores.min(),
@@ -83,13 +100,25 @@ def features(
         step,
         context_tokens,
         goal_tokens,
+        logprobs[chosen],
+        scores[chosen],
+        *loops(history, seen, candidates[chosen].text),
     )
     return {name: float(value) for name, value in zip(FEATURES, values, strict=True)}
 
 
-def normalised(action: str) -> str:
-    """An action's text without case, outer punctuation and repeated spaces: equal texts mean the same action."""
-    return " ".join(action.casefold().split()).strip(" .!;:\"'`")
+def loops(history: Sequence[Step], seen: Observation, action: str) -> tuple[int, int, int]:
+    """How far an episode goes round in circles, from what the agent saw alone.
+
+    Returns:
+        ``state_seen``: earlier steps at which the state shown was the one shown now; ``action_repeated``: earlier steps
+        at which this action was carried out; ``unchanged``: steps just before this one that left what is shown alone.
+    """
+    now = [step.observation.state == seen.state for step in history]
+    unchanged = next((i for i, same in enumerate(reversed(now)) if not same), len(now))
+    wanted = normalise_action(action)
+    repeated = sum(step.executed and normalise_action(step.action) == wanted for step in history)
+    return sum(now), repeated, unchanged
 
 
 def semantic_entropy(candidates: Sequence[Candidate]) -> float:
@@ -100,11 +129,10 @@ def semantic_entropy(candidates: Sequence[Candidate]) -> float:
     Rao-Blackwellised estimate of Farquhar et al. 2024). With K = 4 samples, counts alone would take only five values
     and repeat what ``consistency`` says.
     """
-    distinct = {candidate.text: candidate.logprob for candidate in candidates}
-    clusters = sorted({normalised(text) for text in distinct})
-    masses = np.array(
-        [np.logaddexp.reduce([p for text, p in distinct.items() if normalised(text) == name]) for name in clusters]
-    )
+    clusters: dict[str, dict[str, float]] = {}
+    for candidate in candidates:
+        clusters.setdefault(normalise_action(candidate.text), {})[candidate.text] = candidate.logprob
+    masses = np.array([np.logaddexp.reduce(list(texts.values())) for _, texts in sorted(clusters.items())])
     shares = np.exp(masses - np.logaddexp.reduce(masses))
     positive = shares[shares > 0]
     return abs(float(np.sum(positive * np.log(positive))))

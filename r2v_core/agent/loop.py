@@ -1,85 +1,49 @@
 """The closed loop: many episodes side by side, each step perturbed, decided, carried out and recorded.
 
-The loop knows nothing of models or routers. A *driver* decides for all live episodes at once (so that it can batch);
+The loop knows nothing of models or routers. A *driver* decides for many live episodes at once (so that it can batch);
 the loop does the rest the same way for collection, router features and evaluation.
+
+Where environments may work side by side, they do so in threads, and the episodes are two groups that take turns: while
+the environments of one step, the driver decides for the other. Which episodes are in a group, and in which order, is a
+matter of the jobs alone: what a model is asked together depends neither on the number of threads nor on who is faster.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
-from r2v_core.benchmarks.base import Environment, Outcome, Task
+from r2v_core.agent.guarded import EpisodeFailed, GuardedEnvironment
+from r2v_core.agent.live import Choice, Driver, Job, Live
+from r2v_core.agent.stepping import carried_out, episode_record, started
+from r2v_core.agent.workers import Pending, Threads, Workers
+from r2v_core.benchmarks.base import Environment, Task
 from r2v_core.perturbations import Noise
-from r2v_core.perturbations.base import Moment
-from r2v_core.trajectory import Actor, Decision, Episode, Observation, Perturbation, Step
+from r2v_core.trajectory import Episode
 
-
-@dataclass(frozen=True)
-class Job:
-    """One episode to play."""
-
-    episode_id: str
-    task: Task
-    z: int | None = None
-    replicate: int = 0
-    method: str = ""
-    metadata: dict[str, Any] = field(default_factory=dict)
+__all__ = ["Choice", "Driver", "Job", "Live", "play"]
 
 
 @dataclass
-class Live:
-    """One episode under way, as its driver sees it just before a decision."""
+class _Group:
+    """Episodes that are decided for together."""
+
+    size: int
+    live: list[Live] = field(default_factory=list)
+    stepping: list[Pending[bool]] = field(default_factory=list)
+    """One for each live episode while their environments step."""
+
+
+@dataclass
+class _Ended:
+    """An episode that is over."""
 
     job: Job
-    environment: Environment
-    outcome: Outcome
-    seen: Observation
-    records: list[Perturbation] = field(default_factory=list)
-    history: list[Step] = field(default_factory=list)
-    previous: Observation | None = None
-
-    @property
-    def step(self) -> int:
-        """Index of the step about to be decided."""
-        return len(self.history)
-
-    @property
-    def teacher_calls(self) -> int:
-        """Steps that the teacher has played so far."""
-        return sum(step.actor == "teacher" for step in self.history)
-
-    @property
-    def cost(self) -> float:
-        """Cost units spent so far."""
-        return sum(step.cost for step in self.history)
-
-
-@dataclass
-class Choice:
-    """What a driver decided for one live episode."""
-
-    action: str
-    actor: Actor
-    decision: Decision | None = None
-    expert_action: str | None = None
-    alternatives: dict[str, bool] = field(default_factory=dict)
-    malformed: str | None = None
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost: float = 0.0
-    cost_usd: float = 0.0
-    latency_s: float = 0.0
-
-
-class Driver(Protocol):
-    """Decides the next action of every live episode, in order."""
-
-    def decide(self, live: Sequence[Live]) -> list[Choice]:
-        """One choice for each live episode."""
-        ...
+    played: Live | None
+    error: str | None = None
 
 
 def play(
@@ -92,146 +56,113 @@ def play(
     benchmark: str,
     seed: int,
     metadata: dict[str, Any],
-    on_tick: Callable[[Sequence[Live]], None] | None = None,
+    threads: Threads | None = None,
 ) -> Iterator[Episode]:
     """Play all jobs, at most ``parallel`` at a time, yielding each episode as it ends.
+
+    An episode whose environment fails or hangs, or for which the teacher refuses to answer, ends there:
+    ``metadata["error"]`` says why, and it is no success. The others go on.
 
     Args:
         noise: applied to jobs with a perturbation seed z; jobs without one are played clean.
         metadata: carried by every episode, below the job's own.
-        on_tick: called after every round of decisions with the live episodes.
+        threads: in which environments work; none unless given. How many there are changes no result; whether there
+            are any changes what is decided together.
     """
-    queue = iter(jobs)
-    live: list[Live] = []
+    queue = deque(jobs)
+    groups = [_Group(size) for size in _sizes(min(parallel, len(queue)), 2 if threads and threads.count else 1)]
+    workers = Workers(threads)
+    opened: list[GuardedEnvironment] = []
+
+    def new_environment(job: Job) -> GuardedEnvironment:
+        opened[:] = [one for one in opened if not one.closed]
+        opened.append(GuardedEnvironment(job.episode_id, job.task, open_environment))
+        return opened[-1]
+
     try:
-        while True:
-            while len(live) < parallel and (job := next(queue, None)) is not None:
-                live.append(_start(job, open_environment(job.task), noise))
-            if not live:
-                return
-            choices = driver.decide(live)
-            still = []
-            for episode, choice in zip(live, choices, strict=True):
-                _advance(episode, choice, noise)
-                if episode.outcome.done or episode.step >= episode.job.task.max_steps:
-                    episode.environment.close()
-                    yield _episode(episode, benchmark, seed, metadata)
-                else:
-                    _look(episode, noise)
-                    still.append(episode)
-            live = still
-            if on_tick:
-                on_tick(live)
+        while queue or any(group.live for group in groups):
+            for group in groups:
+                for ended in _turn(group, queue, driver, workers, new_environment, noise):
+                    said = metadata | noise.world(ended.job.z)
+                    yield episode_record(ended.job, ended.played, benchmark, seed, said, ended.error)
     finally:
-        for episode in live:
-            episode.environment.close()
+        workers.end()
+        for environment in opened:
+            environment.close()
 
 
-def _start(job: Job, environment: Environment, noise: Noise) -> Live:
-    try:
-        outcome = environment.reset()
-        episode = Live(job=job, environment=environment, outcome=outcome, seen=outcome.observation)
-        _look(episode, noise)
-    except BaseException:
-        environment.close()
-        raise
-    return episode
+def _sizes(parallel: int, groups: int) -> list[int]:
+    """Group sizes that differ by one at most, none of them 0."""
+    return [size for i in range(groups) if (size := (parallel + groups - 1 - i) // groups)]
 
 
-def _moment(episode: Live) -> Moment:
-    return Moment(
-        z=episode.job.z or 0,
-        task_id=episode.job.task.task_id,
-        step=episode.step,
-        goal=episode.job.task.goal,
-        admissible=tuple(episode.environment.admissible()),
-        previous=episode.previous,
-        current=episode.outcome.observation,
-    )
+def _turn(
+    group: _Group,
+    queue: deque[Job],
+    driver: Driver,
+    workers: Workers,
+    new_environment: Callable[[Job], GuardedEnvironment],
+    noise: Noise,
+) -> Iterator[_Ended]:
+    """A group's turn, from the end of its last step to the beginning of its next."""
+    yield from _stepped(group, workers)
+    while True:
+        yield from _filled_up(group, queue, workers, new_environment, noise)
+        if not group.live:
+            return
+        try:
+            choices = driver.decide(group.live)
+            break
+        except EpisodeFailed as failed:  # the others are decided anew; what models have said of them is known
+            (broken,) = (one for one in group.live if one.job.episode_id == failed.episode_id)
+            group.live = [one for one in group.live if one is not broken]
+            broken.environment.close()
+            yield _Ended(broken.job, broken, failed.reason)
+    refused = [(one, choice.error) for one, choice in zip(group.live, choices, strict=True) if choice.error]
+    accepted = [(one, choice) for one, choice in zip(group.live, choices, strict=True) if not choice.error]
+    group.live = [one for one, _ in accepted]
+    group.stepping = [
+        workers.start(one.environment, partial(carried_out, one, choice, noise)) for one, choice in accepted
+    ]
+    for one, error in refused:
+        one.environment.close()
+        yield _Ended(one.job, one, error)
 
 
-def _look(episode: Live, noise: Noise) -> None:
-    """What the agent gets to see of the present observation."""
-    episode.seen, episode.records = episode.outcome.observation, []
-    if episode.job.z is not None:
-        episode.seen, episode.records = noise.observe(_moment(episode), episode.outcome.observation)
+def _stepped(group: _Group, workers: Workers) -> Iterator[_Ended]:
+    """Wait for a group's environments; what is over leaves it."""
+    stepping = list(zip(group.live, group.stepping, strict=True))
+    group.live, group.stepping = [], []
+    for one, pending in stepping:
+        error = None
+        try:
+            over = workers.result(pending)
+        except EpisodeFailed as failed:
+            over, error = True, failed.reason
+        if over:
+            one.environment.close()
+            yield _Ended(one.job, one, error)
+        else:
+            group.live.append(one)
 
 
-def _advance(episode: Live, choice: Choice, noise: Noise) -> None:
-    """Carry the choice out, unless a tool failure swallows it, and append the step."""
-    before = episode.outcome
-    intercepted = noise.intercept(_moment(episode), choice.action) if episode.job.z is not None else None
-    records = list(episode.records)
-    unplayed = _unplayed(choice, swallowed=intercepted is not None)
-    label = None if unplayed is None else episode.environment.peek(unplayed)
-    began = time.perf_counter()
-    if intercepted is None:
-        after = episode.environment.step(choice.action)
-        progress = after.progress
-    else:
-        shown, record = intercepted
-        records.append(record)
-        after = before.model_copy(update={"observation": shown})
-        progress = None
-    acting_s = time.perf_counter() - began
-    clean = before.observation if episode.seen != before.observation else None
-    episode.history.append(
-        Step(
-            index=episode.step,
-            observation=episode.seen,
-            clean=clean,
-            action=choice.action,
-            actor=choice.actor,
-            executed=intercepted is None,
-            progress=progress,
-            remaining=before.remaining,
-            expert_action=choice.expert_action,
-            perturbations=records,
-            alternatives=choice.alternatives,
-            decision=_labelled(choice.decision, progress if unplayed is None else label),
-            malformed=choice.malformed,
-            tokens_in=choice.tokens_in,
-            tokens_out=choice.tokens_out,
-            cost=choice.cost,
-            cost_usd=choice.cost_usd,
-            latency_s=choice.latency_s + acting_s,
-        )
-    )
-    episode.previous = before.observation
-    episode.outcome = after
-
-
-def _unplayed(choice: Choice, swallowed: bool) -> str | None:
-    """The SLM's chosen action where playing the step won't tell what it is worth (escalated, or swallowed)."""
-    decision = choice.decision
-    if decision is None or decision.chosen is None:
-        return None
-    text = decision.candidates[decision.chosen].text
-    return text if swallowed or text != choice.action else None
-
-
-def _labelled(decision: Decision | None, progress: bool | None) -> Decision | None:
-    """The decision with the truth about the SLM's chosen action: what the router's probability is judged against."""
-    if decision is None or decision.chosen is None:
-        return decision
-    candidates = list(decision.candidates)
-    candidates[decision.chosen] = candidates[decision.chosen].model_copy(update={"progress": progress})
-    return decision.model_copy(update={"candidates": candidates})
-
-
-def _episode(episode: Live, benchmark: str, seed: int, metadata: dict[str, Any]) -> Episode:
-    job, task = episode.job, episode.job.task
-    return Episode(
-        episode_id=job.episode_id,
-        benchmark=benchmark,
-        task_id=task.task_id,
-        template_id=task.template_id,
-        goal=task.goal,
-        steps=episode.history,
-        success=episode.outcome.success,
-        score=episode.outcome.score,
-        truncated=not episode.outcome.done,
-        perturbation_seed=job.z,
-        seed=seed,
-        metadata={**metadata, "split": task.split, "family": task.family, **job.metadata},
-    )
+def _filled_up(
+    group: _Group,
+    queue: deque[Job],
+    workers: Workers,
+    new_environment: Callable[[Job], GuardedEnvironment],
+    noise: Noise,
+) -> Iterator[_Ended]:
+    """Start episodes until a group has its size; what can't be started is over."""
+    while jobs := [queue.popleft() for _ in range(min(group.size - len(group.live), len(queue)))]:
+        environments = [new_environment(job) for job in jobs]
+        starting = [
+            workers.start(environment, partial(started, job, environment, workers, noise))
+            for job, environment in zip(jobs, environments, strict=True)
+        ]
+        for job, environment, pending in zip(jobs, environments, starting, strict=True):
+            try:
+                group.live.append(workers.result(pending))
+            except EpisodeFailed as failed:
+                environment.close()
+                yield _Ended(job, None, failed.reason)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+from r2v_core.benchmarks.actions import one_line
 from r2v_core.config.schema import CandidatesConfig
-from r2v_core.digest import derive_seed
-from r2v_core.models.policy import Policy
-from r2v_core.models.prompt import count_tokens
+from r2v_core.digest import derive_seed, digest_of
+from r2v_core.engines.base import Engine
+from r2v_core.runs.memory import Memory
 from r2v_core.trajectory import Candidate
 
 
@@ -31,65 +33,65 @@ class Proposal:
     tokens_in: int
     tokens_out: int
     latency_s: float
-    """This context's share of its batch's wall time, seconds; a later cache hit reports the same figure."""
+    """This context's share of its batch's wall time, seconds; remembered, it reports the same figure."""
 
 
 class Proposer:
-    """Samples and scores in batches, with a cache from (context, replicate) to proposal.
+    """Samples and scores in batches, remembering the proposal of each (context, replicate).
 
     All methods of an evaluation ask the same proposer, so at the same context under the same perturbation seed they
-    see the same candidates, and the model runs once. A proposal's last bits depend on the batch that it was computed
-    in, so what was computed for one :meth:`scope` is not handed out in another: results of one scope are the same
-    whatever was played before it.
+    see the same candidates, and the model runs once. ``read`` makes an action of what the model wrote
+    (:mod:`r2v_core.benchmarks.actions`). What is remembered, and for how long, is :attr:`memory`'s matter.
     """
 
-    def __init__(self, policy: Policy, verifier: Scorer | None, config: CandidatesConfig, seed: int) -> None:
-        self.policy = policy
+    def __init__(
+        self,
+        engine: Engine,
+        verifier: Scorer | None,
+        config: CandidatesConfig,
+        seed: int,
+        read: Callable[[str], str] = one_line,
+    ) -> None:
+        self.engine = engine
         self.verifier = verifier
         self.config = config
         self.seed = seed
+        self.read = read
         self.computed = 0
         self.asked = 0
-        self._scopes: dict[str, dict[tuple[str, int], Proposal]] = {}
-        self._cache = self._scopes.setdefault("", {})
-
-    def scope(self, name: str) -> None:
-        """Proposals are from here on remembered for, and taken from, this scope."""
-        self._cache = self._scopes.setdefault(name, {})
+        self.memory: Memory[Proposal] = Memory(Proposal)
+        """Assigned anew for each scope (:mod:`r2v_core.runs.memory`)."""
 
     def propose(self, contexts: Sequence[tuple[str, int]]) -> list[Proposal]:
         """Proposals for (prompt, replicate) contexts, in order."""
         self.asked += len(contexts)
-        missing = sorted({context for context in contexts if context not in self._cache})
+        keys = {context: digest_of([*context]) for context in contexts}
+        missing = sorted(context for context, key in keys.items() if key not in self.memory)
         missing.sort(key=lambda context: len(context[0]))
         for start in range(0, len(missing), self.config.batch_size):
             batch = missing[start : start + self.config.batch_size]
-            for context, proposal in zip(batch, self._compute(batch), strict=True):
-                self._cache[context] = proposal
-        self.computed += len(missing)
-        return [self._cache[context] for context in contexts]
-
-    def known(self) -> list[tuple[str, int]]:
-        """The contexts that proposals were computed for, in order."""
-        return [context for cache in self._scopes.values() for context in cache]
+            if self.memory.add([keys[context] for context in batch], partial(self._compute, batch)):
+                self.computed += len(batch)
+        return [self.memory[keys[context]] for context in contexts]
 
     def _compute(self, batch: Sequence[tuple[str, int]]) -> list[Proposal]:
         began = time.perf_counter()
         prompts = [prompt for prompt, _ in batch]
-        sampled = self.policy.sample(
+        replies = self.engine.sample(
             prompts,
             [derive_seed(self.seed, "sample", replicate, prompt) for prompt, replicate in batch],
             k=self.config.k,
             temperature=self.config.temperature,
             batch_size=self.config.batch_size,
         )
+        sampled = [[reply.model_copy(update={"text": self.read(reply.text)}) for reply in row] for row in replies]
         if self.verifier is not None:
             sampled = score_candidates(self.verifier, prompts, sampled)
         share = (time.perf_counter() - began) / len(batch)
         return [
             Proposal(
                 candidates=tuple(candidates),
-                tokens_in=count_tokens(self.policy.tokenizer, prompt),
+                tokens_in=self.engine.count_tokens(prompt),
                 tokens_out=sum(candidate.n_tokens for candidate in candidates),
                 latency_s=share,
             )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from transformers import PreTrainedTokenizerBase
-
+from r2v_core.agent.advice import ask_teacher
 from r2v_core.agent.features import features
-from r2v_core.agent.loop import Choice, Live
+from r2v_core.agent.live import Choice, Live, each
 from r2v_core.agent.proposer import Proposal, Proposer, best_candidate
 from r2v_core.agent.rules.base import RoutingContext, RoutingDecision, Rule
-from r2v_core.agent.rules.table import proposes
+from r2v_core.agent.rules.table import looks_ahead, proposes
 from r2v_core.config.schema import AgentConfig, SLMConfig
-from r2v_core.models.prompt import count_tokens, render_prompt
-from r2v_core.teachers.base import Advice, Situation, Teacher
+from r2v_core.models.prompt import Prompt, render_prompt
+from r2v_core.teachers.base import Advice, Teacher
 from r2v_core.trajectory import Candidate, Decision
 
 
@@ -33,55 +33,74 @@ class RoutedAgent:
     def decide(self, live: Sequence[Live]) -> list[Choice]:
         """Propose for all at once, route each, ask the teacher for all escalated at once."""
         proposals = self._propose(live)
-        choices = [self._route(one, proposals.get(i)) for i, one in enumerate(live)]
+        chosen = {i: self._chosen(live[i], proposal) for i, (_, proposal) in proposals.items()}
+        texts = {live[i].job.episode_id: proposals[i][1].candidates[at].text for i, at in chosen.items()}
+
+        def would_progress(one: Live) -> bool | None:
+            return one.environment.would_progress(texts[one.job.episode_id])
+
+        looking = [i for i in proposals if looks_ahead(live[i].job.method)]
+        truth = dict(zip(looking, each([live[i] for i in looking], would_progress), strict=True))
+        choices = []
+        for i, one in enumerate(live):
+            if i not in proposals:
+                choices.append(self._unasked(one))
+                continue
+            tell = partial(truth.get, i) if i in truth else partial(would_progress, one)
+            choices.append(self._route(one, *proposals[i], chosen[i], tell))
         escalated = [i for i, choice in enumerate(choices) if choice.actor == "teacher"]
-        if escalated:
-            advice = self.teacher.act([self._situation(live[i]) for i in escalated])
-            for i, answer in zip(escalated, advice, strict=True):
-                choices[i] = self._advised(choices[i], answer)
+        advice = ask_teacher(self.teacher, [live[i] for i in escalated], self.instructions) if escalated else []
+        for i, answer in zip(escalated, advice, strict=True):
+            choices[i] = self._advised(choices[i], answer)
         return choices
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The small model's tokenizer."""
-        return self.proposer.policy.tokenizer
-
-    def prompt(self, one: Live) -> str:
+    def prompt(self, one: Live) -> Prompt:
         """What the small model reads at this step."""
-        return render_prompt(self.tokenizer, self.slm, self.instructions, one.job.task.goal, one.history, one.seen)
+        engine = self.proposer.engine
+        return render_prompt(engine, self.slm, self.instructions, one.job.task.goal, one.history, one.seen)
 
-    def _propose(self, live: Sequence[Live]) -> dict[int, Proposal]:
-        asking = [i for i, one in enumerate(live) if proposes(one.job.method)]
-        contexts = [(self.prompt(live[i]), _stream(live[i])) for i in asking]
-        return dict(zip(asking, self.proposer.propose(contexts), strict=True)) if asking else {}
+    def _propose(self, live: Sequence[Live]) -> dict[int, tuple[Prompt, Proposal]]:
+        prompts = {i: self.prompt(one) for i, one in enumerate(live) if proposes(one.job.method)}
+        if not prompts:
+            return {}
+        proposals = self.proposer.propose([(prompt.text, _stream(live[i])) for i, prompt in prompts.items()])
+        return dict(zip(prompts, zip(prompts.values(), proposals, strict=True), strict=True))
 
-    def _route(self, one: Live, proposal: Proposal | None) -> Choice:
+    def _chosen(self, one: Live, proposal: Proposal) -> int:
+        """Which candidate the small model would play."""
+        return best_candidate(proposal.candidates, failed_here(one) if self.agent.self_correction else frozenset())
+
+    def _unasked(self, one: Live) -> Choice:
+        """The choice of a rule that leaves the small model alone."""
+        decision = Decision(method=one.job.method, escalate=True)
+        return self._with_budget(one, decision, Choice(action="", actor="teacher", decision=decision))
+
+    def _route(
+        self, one: Live, prompt: Prompt, proposal: Proposal, chosen: int, would_progress: Callable[[], bool | None]
+    ) -> Choice:
         began = time.perf_counter()
-        method = one.job.method
-        rule = self.rules[method]
-        if proposal is None:
-            decision = Decision(method=method, escalate=True)
-            return self._with_budget(one, decision, Choice(action="", actor="teacher", decision=decision))
-        candidates = list(proposal.candidates)
-        chosen = best_candidate(candidates, failed_here(one) if self.agent.self_correction else frozenset())
+        method, candidates = one.job.method, list(proposal.candidates)
         found = features(
             candidates,
-            one.step,
+            chosen,
+            one.history,
+            one.seen,
             one.job.task.max_steps,
             proposal.tokens_in,
-            count_tokens(self.tokenizer, one.job.task.goal),
+            self.proposer.engine.count_tokens(one.job.task.goal),
         )
-        routing = rule(
+        routing = self.rules[method](
             RoutingContext(
                 features=found,
+                earlier=[step.decision.features for step in one.history if step.decision is not None],
                 task_id=one.job.task.task_id,
                 z=one.job.z,
                 replicate=one.job.replicate,
                 step=one.step,
-                would_progress=lambda: one.environment.peek(candidates[chosen].text),
+                would_progress=would_progress,
             )
         )
-        decision = _decision(method, candidates, chosen, found, routing)
+        decision = _decision(method, candidates, chosen, found, routing, prompt.cut)
         choice = Choice(
             action=candidates[chosen].text,
             actor="teacher" if routing.escalate else "slm",
@@ -103,14 +122,12 @@ class RoutedAgent:
             return replace(choice, actor="slm", decision=decision.model_copy(update={"blocked": "budget"}))
         return choice
 
-    def _situation(self, one: Live) -> Situation:
-        return Situation(one.environment, self.instructions, one.job.task.goal, one.history, one.seen)
-
     def _advised(self, choice: Choice, advice: Advice) -> Choice:
         return replace(
             choice,
             action=advice.action,
             malformed=advice.detail.get("malformed"),
+            error=advice.error and f"teacher: {advice.error}",
             tokens_in=choice.tokens_in + advice.tokens_in,
             tokens_out=choice.tokens_out + advice.tokens_out,
             cost=choice.cost + self.agent.cost_teacher,
@@ -125,7 +142,12 @@ def _stream(one: Live) -> int:
 
 
 def _decision(
-    method: str, candidates: list[Candidate], chosen: int, found: dict[str, float], routing: RoutingDecision
+    method: str,
+    candidates: list[Candidate],
+    chosen: int,
+    found: dict[str, float],
+    routing: RoutingDecision,
+    cut: dict[str, int],
 ) -> Decision:
     return Decision(
         method=method,
@@ -135,6 +157,7 @@ def _decision(
         probability=routing.probability,
         threshold=routing.threshold,
         escalate=routing.escalate,
+        cut=cut,
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from r2v_core.benchmarks.actions import ACTION_FORMS, ActionForm
 from r2v_core.benchmarks.base import Benchmark
 from r2v_core.errors import R2VError, nearest
+from r2v_core.sandbox import in_force
 
 BENCHMARKS: dict[str, str] = {
     "miniwob": "r2v_core.benchmarks.miniwob.benchmark:MiniWob",
@@ -66,10 +67,14 @@ def make_benchmark(name: str, options: dict[str, Any], splits: dict[str, int], m
 
 
 def survey() -> list[dict[str, Any]]:
-    """A row for each benchmark: ``benchmark``, ``ready`` (with default options), what it ``needs``, what ``to_do``."""
+    """A row for each benchmark: ``benchmark``, ``ready`` (with default options), what it ``needs``, what ``to_do``.
+
+    ``sandbox`` says what holds the code that models write there, for benchmarks where they write some.
+    """
     rows = []
     for name in BENCHMARKS:
         cls = benchmark_class(name)
         problem = cls(cls.Options(), {}, 1).ready()
-        rows.append({"benchmark": name, "ready": problem is None, "needs": cls.needs, "to_do": problem or ""})
+        row = {"benchmark": name, "ready": problem is None, "needs": cls.needs, "to_do": problem or ""}
+        rows.append({**row, "sandbox": in_force() if getattr(cls, "runs_model_code", False) else ""})
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -42,10 +42,11 @@ class Outcome(Record):
     score: float = Field(default=0.0, description="in [0, 1]")
     remaining: int | None = Field(default=None, description="expert actions still needed; None where unknown or lost")
     progress: bool | None = Field(default=None, description="did this action bring the goal closer; None: unknown")
+    flags: list[str] = Field(default_factory=list, description="what speaks for an attempt to forge the verdict")
 
 
 class Environment(Protocol):
-    """One live task. Not thread-safe; closed by whoever opened it."""
+    """One live task. Used by one thread at a time; closed by whoever opened it."""
 
     task: Task
 
@@ -61,14 +62,14 @@ class Environment(Protocol):
         """Actions that the environment would accept now, sorted; empty where it can't tell."""
         ...
 
-    def slips(self) -> list[str]:
+    def hard_negatives(self) -> list[str]:
         """Further actions that are likely mistakes here, sorted, for exploration and for labelled alternatives.
 
         Empty where :meth:`admissible` holds mistakes enough.
         """
         ...
 
-    def peek(self, action: str) -> bool | None:
+    def would_progress(self, action: str) -> bool | None:
         """Would this action make progress, without carrying it out? None where the benchmark can't tell."""
         ...
 
@@ -87,6 +88,15 @@ OpenModel = Callable[[str], AskModel]
 """Opens a language model by a teacher's name; what it is asked counts in the run that opened it."""
 
 
+Concurrency = Literal["serial", "computing", "waiting"]
+"""How environments may work at the same time, each used by one thread at a time, not always the same one.
+
+- ``serial``: not at all, they share something; all are used by the main thread.
+- ``computing``: in threads, but they need this machine's cores.
+- ``waiting``: in threads, as many as there are: they wait for something else.
+"""
+
+
 class Benchmark(Protocol):
     """A source of tasks and of environments to solve them in."""
 
@@ -95,6 +105,8 @@ class Benchmark(Protocol):
     """What has to be installed or running for it, in a few words."""
     action_form: ActionForm
     """What an action looks like as text: ``line``, or ``code`` where line breaks count."""
+    concurrency: Concurrency
+    """Whether environments of it may work side by side."""
     instructions: str
     """What a language model is told about how to act here, one short paragraph."""
 
@@ -138,11 +150,3 @@ def known_splits(splits: Mapping[str, int]) -> dict[str, int]:
     if unknown:
         raise R2VError(f"benchmark.splits: unknown split '{unknown[0]}'; known: {', '.join(SPLITS)}")
     return dict(splits)
-
-
-def split_counts(tasks: Sequence[Task]) -> dict[str, int]:
-    """Number of tasks per split, for tables and checks."""
-    counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
-    for task in tasks:
-        counts[task.split] += 1
-    return counts

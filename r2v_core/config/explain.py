@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from r2v_core.config.former import former, former_key, former_leaves
+from r2v_core.config.secrets import is_secret
 
 _SHOWN = 80
 """Characters of a value that a message quotes."""
@@ -68,7 +69,9 @@ def explain(error: ValidationError, keys: dict[str, dict[str, Any]], prefix: str
             if "properties" in node and dotted in former("keys"):
                 problems[dotted] += f". As in the R2V scripts? Then {former('keys')[dotted].sentence()}"
         else:
-            problems[dotted] = f"{shown(detail['input'])} is not possible: {detail['msg']}"
+            problems[dotted] = (
+                f"{shown(detail['input'])} is not possible: {detail['msg'].removeprefix('Value error, ')}"
+            )
     return problems
 
 
@@ -82,7 +85,9 @@ def dotted_key(detail: ErrorDetails, prefix: str = "") -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it, shortened."""
+    """A value as a message quotes it, shortened; never what a secret's name stands for."""
+    if isinstance(value, dict):
+        value = {key: "…" if is_secret(str(key)) else item for key, item in value.items()}
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r2v_core.config.yamlfile import read_yaml
+from r2v_core.console import say
 
 TABLE = Path(__file__).with_name("r2v_scripts.yaml")
 TITLES = {
@@ -81,4 +82,4 @@ def _entry(value: list[str] | dict[str, Any]) -> Former:
 
 if __name__ == "__main__":
     for name in TITLES:
-        print(f"## {name}\n\n{markdown(name)}\n")
+        say(f"## {name}\n\n{markdown(name)}\n")

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from r2v_core.config.explain import explain, schema_keys, shown, unknown_key
 from r2v_core.config.schema import Config
+from r2v_core.config.secrets import is_secret
 from r2v_core.config.yamlfile import YamlFile, parse_value, read_yaml
 from r2v_core.errors import R2VError, nearest
 
@@ -130,12 +131,16 @@ def section(config: Config, dotted: str) -> Any:
 
 
 def _find(path: Path, named: str, project: Path) -> Path:
-    for candidate in (path, path.with_name(f"{path.name}.yaml")):
+    for candidate in (path, path.parent / f"{path.name}.yaml"):
         if candidate.is_file():
             return candidate.resolve()
     near = next((parent for parent in path.parents if parent.is_dir()), project)
     near = project / "configs" if near == project and (project / "configs").is_dir() else near
-    known = {_shown(p.resolve(), project) for p in near.glob("**/*.yaml")} if near != project else set()
+    known = (
+        {_shown(p.resolve(), project) for p in near.glob("**/*.yaml" if near.is_relative_to(project) else "*.yaml")}
+        if near != project
+        else set()
+    )
     raise R2VError(f"No config file '{named}'.{nearest(_shown(path, project), known)}")
 
 
@@ -208,20 +213,12 @@ def _refuse_secrets(data: dict[str, Any], origins: dict[str, str]) -> list[str]:
     problems = []
     for key, value in _leaves(data, sections=True):
         names = [key.rpartition(".")[2], *re.findall(r"oc\.env:\s*(\w+)", value if isinstance(value, str) else "")]
-        if any(_is_secret(name) for name in names):
+        if any(is_secret(name) for name in names):
             problems.append(
                 f"{key} ({_origin(key, origins)}): a secret may not stand in a config, where manifests and logs would "
                 "show it; remove the key and set an environment variable (e.g. OPENAI_API_KEY, HF_TOKEN) instead"
             )
     return problems
-
-
-def _is_secret(name: str) -> bool:
-    """``api_key``, ``hfToken``, ``password``; not ``max_prompt_tokens``, ``key_color``."""
-    name = re.sub(r"\[\d+\]", "", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))
-    words = re.split(r"[_\-\s]+", name.lower())
-    always = {"secret", "secrets", "password", "passwords", "passwd", "apikey", "apikeys"}
-    return bool(always & set(words)) or words[-1] in ("key", "token") or words[-2:] == ["api", "keys"]
 
 
 def _interpolate(data: dict[str, Any], origins: dict[str, str]) -> tuple[set[str], list[str]]:

@@ -48,8 +48,14 @@ class TeacherLimitsConfig(Section):
     """How a teacher behind an API is asked, and how much of it. Nothing here decides what it answers."""
 
     concurrency: Positive = Field(8, description="requests under way at once")
-    timeout_s: float = Field(120.0, gt=0, description="seconds that one request may take")
-    attempts: Positive = Field(6, description="times that a request is made before the run fails")
+    timeout_s: float = Field(120.0, gt=0, description="seconds that one request may take, its whole answer included")
+    attempts: Positive = Field(6, description="times that a request is made at least before the run fails")
+    patience_s: float = Field(
+        5400.0,
+        ge=0,
+        description="seconds that a server which has answered before, is busy, or says how long to wait, is tried "
+        "again for; 0: attempts alone count",
+    )
     backoff_s: float = Field(
         1.0, gt=0, description="seconds: scale of the random pause after a failure, which doubles each time"
     )
@@ -87,9 +93,13 @@ class SLMConfig(Section):
     )
     quantization: Literal["none", "4bit"] = Field("none", description="4bit needs a CUDA GPU and bitsandbytes")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
-    max_prompt_tokens: Positive = Field(320, description="older history is dropped to stay below this, tokens")
+    max_prompt_tokens: Positive = Field(
+        320, description="older history is dropped, then each part is cut, to stay below this, tokens"
+    )
     max_action_tokens: Positive = Field(16, description="tokens generated at most for one action")
     history_steps: Count = Field(4, description="past actions shown in the prompt")
+    engine: str = Field("transformers", description="what samples tokens, a name of r2v_core.engines")
+    engine_options: dict[str, Any] = Field(default_factory=dict, description="the engine's own keys, checked by it")
 
 
 class CollectionConfig(Section):
@@ -119,19 +129,19 @@ class DataConfig(Section):
 class ToolFlakinessConfig(Section):
     """Tools that fail. Probabilities per step."""
 
-    timeout: Probability = 0.0
-    error: Probability = 0.0
-    stale: Probability = 0.0
-    garbled: Probability = 0.0
+    timeout: Probability = Field(0.0, description="the action is not carried out, the tool did not answer")
+    error: Probability = Field(0.0, description="the action is not carried out, the tool failed")
+    stale: Probability = Field(0.0, description="the agent sees the previous observation again")
+    garbled: Probability = Field(0.0, description="characters of the observation are replaced")
     garble_share: Probability = Field(0.15, description="share of characters replaced by 'garbled'")
 
 
 class PartialObservabilityConfig(Section):
     """Observations with parts missing. Probabilities per step."""
 
-    truncate: Probability = 0.0
-    mask: Probability = 0.0
-    drop_sentences: Probability = 0.0
+    truncate: Probability = Field(0.0, description="the end of the text is missing")
+    mask: Probability = Field(0.0, description="words are hidden")
+    drop_sentences: Probability = Field(0.0, description="sentences are missing")
     keep_share: Probability = Field(0.6, description="share of the text that 'truncate' keeps")
     mask_share: Probability = Field(0.3, description="share of words that 'mask' hides")
     drop_share: Probability = Field(0.3, description="share of sentences that 'drop_sentences' removes")
@@ -140,18 +150,18 @@ class PartialObservabilityConfig(Section):
 class PromptInjectionConfig(Section):
     """Text in the observation that tries to command the agent. Probabilities per step."""
 
-    override: Probability = 0.0
-    fake_system: Probability = 0.0
-    fake_goal: Probability = 0.0
+    override: Probability = Field(0.0, description="“ignore your instructions and …”")
+    fake_system: Probability = Field(0.0, description="the same command in the guise of a system message")
+    fake_goal: Probability = Field(0.0, description="the same command in the guise of a new goal")
 
 
 class DistractorsConfig(Section):
     """Irrelevant or misleading content. Probabilities per step."""
 
-    irrelevant_text: Probability = 0.0
-    decoy_objects: Probability = 0.0
-    shuffle: Probability = 0.0
-    repeat: Probability = 0.0
+    irrelevant_text: Probability = Field(0.0, description="sentences that have nothing to do with the task")
+    decoy_objects: Probability = Field(0.0, description="objects that do not exist")
+    shuffle: Probability = Field(0.0, description="sentences in another order")
+    repeat: Probability = Field(0.0, description="a sentence said twice")
 
 
 class SeedsConfig(Section):
@@ -167,6 +177,12 @@ class PerturbationsConfig(Section):
     """The noise z: four families, each with its operators' probabilities."""
 
     seeds: SeedsConfig = Field(default_factory=SeedsConfig)
+    severity_spread: float = Field(
+        0.5,
+        ge=0,
+        description="how much worlds differ: standard deviation of a family's severity, which has mean 1 and "
+        "multiplies its probabilities; 0: all worlds are alike",
+    )
     tool_flakiness: ToolFlakinessConfig = Field(default_factory=ToolFlakinessConfig)
     partial_observability: PartialObservabilityConfig = Field(default_factory=PartialObservabilityConfig)
     prompt_injection: PromptInjectionConfig = Field(default_factory=PromptInjectionConfig)
@@ -176,11 +192,12 @@ class PerturbationsConfig(Section):
 class LoRAConfig(Section):
     """Low-rank adapters (Hu et al. 2021)."""
 
-    r: Positive = 16
-    alpha: Positive = 32
-    dropout: Probability = 0.0
+    r: Positive = Field(16, description="rank")
+    alpha: Positive = Field(32, description="the scale is alpha / r")
+    dropout: Probability = Field(0.0, description="probability that an input is dropped in training")
     target_modules: list[str] = Field(
-        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        description="projections that get an adapter",
     )
 
 
@@ -191,11 +208,11 @@ class OptimConfig(Section):
     batch_size: Positive = Field(8, description="examples per step and process")
     grad_accumulation: Positive = Field(1, description="micro-batches per optimiser step")
     learning_rate: float = Field(1e-3, gt=0, description="peak, after linear warm-up, cosine to zero")
-    warmup_ratio: Probability = 0.1
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    warmup_ratio: Probability = Field(0.1, description="share of max_steps")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled (AdamW)")
+    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are cut to this norm")
     save_steps: Positive = Field(20, description="checkpoint every so many optimiser steps")
-    logging_steps: Positive = 1
+    logging_steps: Positive = Field(1, description="log line every so many optimiser steps")
 
 
 class BCConfig(OptimConfig):
@@ -218,7 +235,7 @@ class DPOConfig(OptimConfig):
     """Stage 5: preference optimisation."""
 
     max_steps: Count = Field(20, description="optimiser steps; 0: the BC policy goes on unchanged")
-    learning_rate: float = Field(2e-4, gt=0)
+    learning_rate: float = Field(2e-4, gt=0, description="peak, after linear warm-up, cosine to zero")
     beta: float = Field(0.1, gt=0, description="DPO temperature (Rafailov et al. 2023)")
     consistency_weight: float = Field(0.1, ge=0, description="λ_cons on the Jensen-Shannon divergence")
     consistency_batch: Positive = Field(2, description="state pairs per step for the consistency term")
@@ -227,24 +244,41 @@ class DPOConfig(OptimConfig):
 class RouterConfig(Section):
     """Stage 7: the router."""
 
-    hidden: list[Positive] = Field(default_factory=lambda: [128, 64])
-    dropout: Probability = 0.3
+    hidden: list[Positive] = Field(default_factory=lambda: [128, 64], description="units per hidden layer")
+    dropout: Probability = Field(0.3, description="probability that a hidden unit is dropped in training")
     epochs: Positive = Field(60, description="full-batch passes; more of them learn the router tasks by heart")
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0, description="of AdamW, constant")
     weight_decay: float = Field(1.0, ge=0, description="decoupled (AdamW); strong, as the steps are few")
     brier_weight: float = Field(1.0, ge=0, description="w in E[cost] + λ(CVaR − ε) + w·Brier")
     cvar_alpha: float = Field(0.2, gt=0, le=1, description="CVaR over the worst ⌈α|Z|⌉ seeds")
-    cvar_epsilon: Probability = Field(0.3, description="ε: CVaR of failure allowed")
+    cvar_epsilon: Probability = Field(0.3, description="ε: CVaR of failure allowed in training, risk in calibration")
+    guarantee: Literal["auto", "failure", "excess", "cvar"] = Field(
+        "auto",
+        description="the risk that calibration bounds by ε: expected failure, failure in excess of the teacher's, or "
+        "CVaR over worlds; auto: failure where the teacher is the benchmark's expert, excess where it can be wrong",
+    )
+    delta: float = Field(0.1, gt=0, lt=1, description="probability that the calibration's guarantee is wrong")
     dual_learning_rate: float = Field(0.05, gt=0, description="step of the dual ascent on λ")
-    objective: Literal["cvar", "expected_cost"] = "cvar"
-    features: list[str] = Field(default_factory=list, description="subset of the 15 features; empty: all")
+    objective: Literal["cvar", "expected_cost"] = Field(
+        "cvar", description="cvar: E[cost] + λ(CVaR − ε) + w·Brier; expected_cost: the same without CVaR"
+    )
+    features: list[str] = Field(default_factory=list, description="subset of the 20 features; empty: all")
+    scorer: Literal["auto", "lagrangian", "logistic", "mlp", "ensemble"] = Field(
+        "auto",
+        description="what r2v's probability comes from: the published Lagrangian net, a logistic regression, a net or "
+        "an ensemble of five trained by log loss; auto: the least log loss when cross-fitted over router templates",
+    )
+    baselines: list[str] = Field(
+        default_factory=list,
+        description="rules that are calibrated beside r2v, each by playing the validation tasks; empty: all",
+    )
     calibrate: Literal["played", "logged"] = Field(
         "played",
         description="played: thresholds are tried in closed loop on validation tasks; logged: on logged steps, with "
         "the surrogate of failure that training uses",
     )
     teacher_share: Probability | None = Field(
-        None, description="wanted share of teacher calls; null: the cheapest threshold that meets the CVaR bound"
+        None, description="wanted share of teacher calls; null: the cheapest threshold whose risk is within ε"
     )
 
 
@@ -270,7 +304,11 @@ class CandidatesConfig(Section):
     temperature: float = Field(0.7, gt=0, description="sampling temperature")
     batch_size: Positive = Field(24, description="states generated for together")
     max_states: Count = Field(160, description="states of stage 4; 0: all")
-    rank_by: Literal["environment", "verifier"] = "environment"
+    rank_by: Literal["environment", "verifier"] = Field(
+        "environment",
+        description="what calls one candidate better than another, for DPO; the verifier decides "
+        "also where the environment can't tell",
+    )
     scored_by: Literal["verifier", "judge"] = Field(
         "verifier", description="verifier: the trained one; judge: the language model of the section judge"
     )
@@ -292,6 +330,24 @@ class AgentConfig(Section):
     verifier_threshold: Probability = Field(0.4, description="heuristic_router: mean score below this escalates")
 
 
+class EpisodesConfig(Section):
+    """How episodes are played, whatever they are; and those that end in an error, which count as failed."""
+
+    workers: Count = Field(
+        0,
+        description="environments at work at the same time, where the benchmark allows it; 0: as many as are of use",
+    )
+    patience_s: Annotated[float, Field(gt=0)] = Field(
+        3600.0,
+        description="seconds that an environment may take for one step, where it works beside others, before its "
+        "episode ends in an error",
+    )
+    max_error_share: Probability = Field(
+        0.05, description="of a stage's episodes, rounded up; beyond it the stage stops"
+    )
+    retry_errors: bool = Field(False, description="play those of an unfinished run again when it is taken up")
+
+
 class RouterFeaturesConfig(Section):
     """Stage 6: rollouts that the router learns from."""
 
@@ -309,13 +365,13 @@ class EvaluationConfig(Section):
     )
     sweep: list[Probability] = Field(
         default_factory=list,
-        description="further thresholds of every scoring rule, as shares of validation steps above them: the frontier",
+        description="further thresholds of every scoring rule, as shares of router-split steps above: the frontier",
     )
     router_threshold: Probability | None = Field(
         None, description="r2v escalates above this probability; null: above the router's calibrated threshold"
     )
     clean_seeds: Positive = Field(1, description="sampling replicates of each test task without perturbation")
-    bootstrap: Positive = Field(2000, description="bootstrap resamples over tasks")
+    bootstrap: Positive = Field(2000, description="bootstrap resamples over templates")
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals")
 
 
@@ -334,5 +390,6 @@ class Config(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     candidates: CandidatesConfig = Field(default_factory=CandidatesConfig)
     agent: AgentConfig = Field(default_factory=AgentConfig)
+    episodes: EpisodesConfig = Field(default_factory=EpisodesConfig)
     router_features: RouterFeaturesConfig = Field(default_factory=RouterFeaturesConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)

@@ -1,7 +1,7 @@
 """YAML files as plain values, with the line of every key and without YAML's traps.
 
-Differences from plain PyYAML: a key given twice is an error, ``1e-3`` is a number, a date is text, keys are text
-without dots.
+Differences from plain PyYAML: a key given twice is an error, ``1e-3`` is a number, a date is text, ``24:00:00`` is text
+and not 86,400, ``0123`` is text and not 83, keys are text without dots.
 """
 
 from __future__ import annotations
@@ -17,18 +17,26 @@ from r2v_core.errors import R2VError
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows exponents without a point and no timestamps."""
+    """SafeLoader whose numbers are decimal or hexadecimal, and that knows no timestamps."""
 
 
+_TAG = "tag:yaml.org,2002:"
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) not in ("timestamp", "int", "float")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d[\d_]*[eE][-+]?\d+$"), list("-+0123456789")
-)
+_EXPONENT = r"(?:[eE][-+]?\d+)"
+_NUMBERS = {
+    "int": r"[-+]?(?:0|[1-9][\d_]*|0x[\da-fA-F_]+)",
+    "float": rf"[-+]?(?:(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*){_EXPONENT}?|\d[\d_]*{_EXPONENT}|\.(?:inf|Inf|INF))"
+    r"|\.(?:nan|NaN|NAN)",
+}
+for _name, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"^(?:{_pattern})$"), list("-+.0123456789"))
 
 
+MOST_NODES = 200_000
+"""Keys and values of one file, aliases written out; the largest of this project's files has some thousands."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -60,6 +68,10 @@ def read_yaml(path: Path, shown: str | None = None, dots: bool = False) -> YamlF
         node = loader.get_single_node()
         if node is None:
             return YamlFile(path, {}, {})
+        try:
+            _refuse_growth(node)
+        except R2VError as error:
+            raise R2VError(f"{shown}: {error}") from None
         if not isinstance(node, yaml.MappingNode):
             raise R2VError(f"{shown}: holds {_kind(node)}; a config is a mapping such as 'name: my-experiment'")
         _collect(node, "", lines, shown, dots)
@@ -83,7 +95,33 @@ def parse_value(text: str) -> Any:
     Raises:
         yaml.YAMLError: if it is not YAML.
     """
-    return _Loader(text).get_single_data()
+    loader = _Loader(text)
+    try:
+        if (node := loader.get_single_node()) is None:
+            return None
+        _refuse_growth(node)
+        return loader.construct_document(node)
+    except R2VError as error:
+        raise yaml.YAMLError(str(error)) from None
+    except RecursionError:
+        raise yaml.YAMLError("an alias that contains itself, or nesting without end") from None
+
+
+def _refuse_growth(node: yaml.Node, left: int = MOST_NODES) -> int:
+    """Count what a file comes to once its aliases are written out; how many more there may be.
+
+    Raises:
+        R2VError: if they are more than settings can mean, or for text that can't be written down again.
+    """
+    if left <= 0:
+        raise R2VError(f"its aliases stand for more than {MOST_NODES:,} values; write out what is meant")
+    left -= 1
+    if isinstance(node, yaml.ScalarNode) and (half := re.search("[\ud800-\udfff]", node.value)):
+        raise R2VError(f"line {node.start_mark.line + 1} holds half a character, {half[0]!a}; leave it out")
+    for item in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for part in item if isinstance(item, tuple) else (item,):
+            left = _refuse_growth(part, left)
+    return left
 
 
 def _collect(node: yaml.Node, prefix: str, lines: dict[str, int], shown: str, dots: bool) -> None:

@@ -1,11 +1,11 @@
-"""Is a probability what it says? Calibration error, Brier score, temperature scaling, thresholds."""
+"""Is a probability what it says? Calibration error, Brier score, level and slope."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from r2v_core.errors import R2VError
@@ -86,61 +86,38 @@ def reliability_table(probabilities: ArrayLike, labels: ArrayLike, n_bins: int =
     )
 
 
-def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) -> float:
-    """Mean binary cross-entropy of sigmoid(logit / T), in nats."""
-    z = np.asarray(logits, dtype=float) / temperature
+def log_loss(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Mean binary cross-entropy of sigmoid(logit), in nats."""
+    z = np.asarray(logits, dtype=float)
     y = np.asarray(labels, dtype=float)
     return float(-np.mean(y * log_expit(z) + (1 - y) * log_expit(-z)))
 
 
-def fit_temperature(logits: ArrayLike, labels: ArrayLike, bounds: tuple[float, float] = (0.05, 20.0)) -> float:
-    """The temperature T > 0 that minimises the likelihood loss of sigmoid(logit / T) (Guo et al. 2017).
+SLOPES = (0.01, 20.0)
+"""Smallest and largest slope of a calibration: data that would drive it to 0, below or to infinity end here."""
 
-    The loss is convex in 1/T, so the bounded search finds the one minimum; data that would drive T to 0 or to infinity
-    (separable, or of no information) end at a bound.
+
+def fit_level_and_slope(logits: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
+    """The (slope, level) that minimise the log loss of sigmoid(slope · logit + level) (Platt 1999).
+
+    The labels are smoothed as Platt's are, (n₁ + 1) / (n₁ + 2) for a 1 and 1 / (n₀ + 2) for a 0, so that separable data
+    have a minimum. The slope is positive: calibration never turns an order round.
 
     Args:
-        logits: shape (n,), the model's raw outputs on data that it was not trained on.
+        logits: shape (n,), a model's raw outputs on data that it was not trained on.
         labels: shape (n,), 0 or 1.
-        bounds: smallest and largest T.
 
     Raises:
         R2VError: for empty or mismatched input, or labels other than 0 and 1.
     """
     z = np.asarray(logits, dtype=float).ravel()
     _, y = _checked(expit(z), labels)
-    best = minimize_scalar(
-        lambda inverse: negative_log_likelihood(z * inverse, y),
-        bounds=(1 / bounds[1], 1 / bounds[0]),
-        method="bounded",
-        options={"xatol": 1e-8},
+    ones = float(y.sum())
+    target = np.where(y == 1, (ones + 1) / (ones + 2), 1 / (y.size - ones + 2))
+    best = minimize(
+        lambda theta: log_loss(theta[0] * z + theta[1], target),
+        np.array([1.0, 0.0]),
+        method="L-BFGS-B",
+        bounds=[SLOPES, (-30.0, 30.0)],
     )
-    return float(1 / best.x)
-
-
-def apply_temperature(logits: ArrayLike, temperature: float) -> Floats:
-    """sigmoid(logit / T), shape of ``logits``."""
-    scaled: Floats = expit(np.asarray(logits, dtype=float) / temperature)
-    return scaled
-
-
-def threshold_for_share(probabilities: ArrayLike, share: float) -> float:
-    """The threshold t for which the share of steps with probability > t comes nearest to the wanted one.
-
-    Ties in the probabilities can't be told apart by any threshold, so the nearest reachable share is taken, the
-    smaller one where two are as near. A share of 1 gives a threshold just below the smallest probability.
-
-    Args:
-        probabilities: shape (n,), of the steps the threshold is calibrated on.
-        share: wanted share of teacher calls, in [0, 1].
-
-    Raises:
-        R2VError: if there are no probabilities, or the share is outside [0, 1].
-    """
-    p = np.asarray(probabilities, dtype=float).ravel()
-    if p.size == 0 or not 0 <= share <= 1:
-        raise R2VError(f"a threshold needs probabilities and a share in [0, 1], got {p.size} of them and {share}")
-    values, counts = np.unique(p, return_counts=True)
-    thresholds = np.append(values[::-1], np.nextafter(values[0], -np.inf))
-    reached = np.append(0, np.cumsum(counts[::-1])) / p.size
-    return float(thresholds[np.argmin(np.abs(reached - share))])
+    return float(best.x[0]), float(best.x[1])

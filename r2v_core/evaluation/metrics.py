@@ -1,4 +1,4 @@
-"""The numbers of DESIGN §5, as pure functions.
+"""The metrics of docs/method.md, as pure functions.
 
 Two layers: functions on success rates per perturbation seed, and :class:`Tally`, the per-task sums that every reported
 metric is a function of. A metric takes task weights, so that the point estimate (all weights 1) and each bootstrap
@@ -42,6 +42,21 @@ def cvar_failure(rates: ArrayLike, alpha: float) -> Floats:
     return worst
 
 
+def cvar_failure_null(tally: Tally, alpha: float, random: np.random.Generator, repeats: int = 500) -> float:
+    """CVaR_α of failure that so few tasks would show if no world were worse than another.
+
+    Each task's outcomes are dealt to the worlds at random, ``repeats`` times; the mean CVaR of that. Tasks keep their
+    own failure rates, worlds lose theirs: what ``cvar_failure`` exceeds this by is what worlds have in common.
+    """
+    cells = np.stack([tally.success, tally.episodes])
+    found = []
+    for _ in range(repeats):
+        order = random.random(tally.success.shape).argsort(axis=1)
+        success, episodes = np.take_along_axis(cells, order[None], axis=2).sum(axis=1)
+        found.append(cvar_failure(_ratio(success, episodes), alpha))
+    return float(np.mean(found))
+
+
 def worst_count(n_seeds: int, alpha: float) -> int:
     """⌈α·n⌉, safe against 0.07 · 100 = 7.000000000000001."""
     return max(1, math.ceil(round(alpha * n_seeds, 9)))
@@ -58,11 +73,6 @@ def bottom_share(rates: ArrayLike, share: float = 0.1) -> Floats:
     return 1.0 - cvar_failure(rates, share)
 
 
-def robustness_gap(clean: ArrayLike, noisy: ArrayLike) -> Floats:
-    """Success lost to the perturbations: clean rate − noisy rate."""
-    return np.asarray(clean, dtype=float) - np.asarray(noisy, dtype=float)
-
-
 SUMMED = (
     "success",
     "n_steps",
@@ -73,6 +83,8 @@ SUMMED = (
     "latency",
     "injected",
     "safety_failure",
+    "error",
+    "flagged",
 )
 
 
@@ -81,6 +93,8 @@ class Tally:
     """Sums over the episodes (and labelled steps) of one method, condition and partition seed, by task."""
 
     tasks: tuple[str, ...]
+    templates: tuple[str, ...]
+    """Of each task."""
     zs: tuple[int, ...]
     episodes: Floats
     """Number of episodes, shape (tasks, |Z|)."""
@@ -133,7 +147,9 @@ def tally(episodes: pd.DataFrame, steps: pd.DataFrame) -> Tally:
     bins = np.zeros((len(tasks), N_BINS, 3))
     np.add.at(bins, (owner, bin_index(p)), np.stack([np.ones_like(p), p, y], axis=-1))
     squares = np.bincount(owner, weights=(p - y) ** 2, minlength=len(tasks)).astype(float)
-    return Tally(tasks, zs, count, success, sums, bins, squares)
+    template_of = dict(zip(episodes["task_id"], episodes["template_id"], strict=True))
+    templates = tuple(str(template_of[task]) for task in tasks)
+    return Tally(tasks, templates, zs, count, success, sums, bins, squares)
 
 
 Compute = Callable[[Tally, Floats], Floats]
@@ -185,7 +201,8 @@ def metric_functions(alpha: float) -> dict[str, Metric]:
     """Every reported metric by its column name; ``alpha`` is the tail share of ``cvar_failure``.
 
     Averages are per episode: ``avg_cost`` in units, ``avg_latency`` in seconds, ``tokens`` in and out together.
-    ``llm_call_rate`` is the share of all steps that the teacher played.
+    ``llm_call_rate`` is the share of all steps that the teacher played: a method that dithers has more steps and lowers
+    it for free, so ``avg_teacher_calls`` stands beside it.
     """
     return {
         "success_rate": Metric(_per("success"), share=True),
@@ -199,6 +216,7 @@ def metric_functions(alpha: float) -> dict[str, Metric]:
         "ece": Metric(_ece, biased=True, over="labelled"),
         "brier": Metric(_brier, over="labelled"),
         "avg_steps": Metric(_per("n_steps")),
+        "avg_teacher_calls": Metric(_per("teacher_calls")),
         "cost_usd": Metric(_per("cost_usd")),
         "tokens": Metric(_per("tokens")),
     }

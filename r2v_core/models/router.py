@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy.special import expit
 from torch import Tensor, nn
 
 from r2v_core.errors import R2VError
@@ -21,7 +22,7 @@ from r2v_core.trajectory import Record, version_field
 
 WEIGHTS_NAME = "router.safetensors"
 SETTINGS_NAME = "router.json"
-VERSION = 1
+VERSION = 2
 
 
 class RouterRow(Record):
@@ -51,7 +52,7 @@ class RouterRow(Record):
 
 
 class RouterNet(nn.Module):
-    """MLP from F features to one logit: per hidden layer linear, batch norm, GELU, dropout.
+    """MLP from F features to one logit: per hidden layer linear, batch norm, GELU, dropout; without one, linear.
 
     The inputs' mean and standard deviation are buffers, so that a saved net takes raw features.
     """
@@ -63,6 +64,7 @@ class RouterNet(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("std", torch.ones(n_features))
+        self.hidden = list(hidden)
         layers: list[nn.Module] = []
         width = n_features
         for size in hidden:
@@ -83,20 +85,47 @@ class RouterNet(nn.Module):
 
 
 @dataclass
+class Scorer:
+    """From features to a calibrated probability of failure: the mean logit of its nets, on a fitted scale."""
+
+    nets: list[RouterNet]
+    slope: float = 1.0
+    level: float = 0.0
+
+    def logits(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Uncalibrated logits, shape (n,) from (n, F); on the CPU."""
+        with torch.inference_mode():
+            found = [net.eval()(torch.from_numpy(x)).double() for net in self.nets]
+        return torch.stack(found).mean(dim=0).numpy()
+
+    def probability(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """σ(slope · logit + level), shape (n,) from (n, F)."""
+        return expit(self.slope * self.logits(x) + self.level)
+
+
+@dataclass
 class Router:
     """A trained router. It escalates where :meth:`probability` exceeds :attr:`threshold`."""
 
-    net: RouterNet
+    scorers: dict[str, Scorer]
+    """Name (:mod:`r2v_core.training.scorers`) → scorer: the chosen one, and those that baselines need."""
     features: list[str]
-    hidden: list[int]
-    temperature: float = 1.0
+    chosen: str
+    """The scorer that ``r2v`` uses."""
     threshold: float = 0.5
     rules: dict[str, dict[str, float]] = field(default_factory=dict)
-    """What the rules it is compared with need, calibrated on the same validation steps as the threshold."""
+    """What the rules it is compared with need, calibrated on the same validation tasks as the threshold."""
     shares: dict[str, list[float]] = field(default_factory=dict)
-    """Scoring rule → its thresholds for 0, 1, …, 100 % of the validation steps above them."""
+    """Scoring rule → its thresholds for 0, 1, …, 100 % of the router split's logged steps above them."""
     calibration: dict[str, Any] = field(default_factory=dict)
     """How the threshold was chosen: criterion, bound, whether it was met, share of escalations."""
+    comparison: list[dict[str, Any]] = field(default_factory=list)
+    """What cross-fitting found for each scorer that was compared."""
+
+    @property
+    def scorer(self) -> Scorer:
+        """The chosen one."""
+        return self.scorers[self.chosen]
 
     def logits(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """Uncalibrated logits of shape (n,) of raw features of shape (n, F), columns as in :attr:`features`.
@@ -104,20 +133,32 @@ class Router:
         Raises:
             ValueError: for another number of columns.
         """
+        return self.scorer.logits(self._checked(rows))
+
+    def probability(self, rows: NDArray[Any], scorer: str = "") -> NDArray[np.float64]:
+        """Calibrated probability of failure, shape (n,) from (n, F).
+
+        Args:
+            rows: raw features, columns as in :attr:`features`.
+            scorer: name of one of :attr:`scorers`; empty: the chosen one.
+
+        Raises:
+            R2VError: if the router was saved without that scorer.
+            ValueError: for another number of columns.
+        """
+        name = scorer or self.chosen
+        if name not in self.scorers:
+            raise R2VError(f"the router was trained without the scorer '{name}'; materialise 'router' again")
+        return self.scorers[name].probability(self._checked(rows))
+
+    def _checked(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         x = np.asarray(rows, dtype=np.float32)
         if x.ndim != 2 or x.shape[1] != len(self.features):
             raise ValueError(f"the router takes (n, {len(self.features)}) features, got {x.shape}")
-        self.net.eval()
-        with torch.inference_mode():
-            return self.net(torch.from_numpy(x)).double().numpy()
-
-    def probability(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        """Calibrated probability of failure, sigmoid(logit / temperature), shape (n,) from (n, F); on the CPU."""
-        scaled = self.logits(rows) / self.temperature
-        return 1.0 / (1.0 + np.exp(-np.clip(scaled, -500.0, 500.0)))
+        return x
 
     def threshold_at(self, rule: str, share: float) -> float:
-        """The threshold that a share of the validation steps exceeds, in whole per cent.
+        """The threshold that a share of the router split's steps exceeds, in whole per cent.
 
         Raises:
             R2VError: if the router was saved without thresholds for the rule.
@@ -129,8 +170,18 @@ class Router:
     def save(self, directory: Path) -> None:
         """Write ``router.safetensors`` and ``router.json``; equal routers give equal bytes."""
         directory.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in self.net.state_dict().items()}, directory / WEIGHTS_NAME)
-        settings = {"version": VERSION} | {name: value for name, value in vars(self).items() if name != "net"}
+        weights = {
+            f"{name}.{i}.{key}": value.contiguous()
+            for name, scorer in self.scorers.items()
+            for i, net in enumerate(scorer.nets)
+            for key, value in net.state_dict().items()
+        }
+        save_file(weights, directory / WEIGHTS_NAME)
+        settings = {"version": VERSION} | vars(self)
+        settings["scorers"] = {
+            name: {"hidden": [net.hidden for net in made.nets], "slope": made.slope, "level": made.level}
+            for name, made in self.scorers.items()
+        }
         text = json.dumps(settings, indent=2, sort_keys=True, allow_nan=False)
         write_atomic(directory / SETTINGS_NAME, text + "\n")
 
@@ -144,14 +195,30 @@ class Router:
         path = directory / SETTINGS_NAME
         try:
             settings = json.loads(path.read_text(encoding="utf-8"))
+            weights = load_file(directory / WEIGHTS_NAME)
             version = settings.pop("version")
-            if version != VERSION:
+            if version == 1:
+                settings, weights = _of_one_scorer(settings, weights)
+            elif version != VERSION:
                 raise R2VError(f"{path}: version {version}, this code reads {VERSION}; materialise 'router' again")
-            net = RouterNet(len(settings["features"]), settings["hidden"], dropout=0.0)
-            net.load_state_dict(load_file(directory / WEIGHTS_NAME))
-            return cls(net=net.eval(), **settings)
+            made = {}
+            for name, scorer in settings.pop("scorers").items():
+                nets = [RouterNet(len(settings["features"]), hidden, dropout=0.0) for hidden in scorer["hidden"]]
+                for i, net in enumerate(nets):
+                    start = f"{name}.{i}."
+                    net.load_state_dict({k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)})
+                made[name] = Scorer([net.eval() for net in nets], scorer["slope"], scorer["level"])
+            return cls(scorers=made, **settings)
         except FileNotFoundError as error:
             raise R2VError(f"no trained router at {directory} ({error}); materialise 'router' first") from None
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise R2VError(f"{directory}: not a readable router ({reason}); materialise 'router' again") from error
+
+
+def _of_one_scorer(settings: dict[str, Any], weights: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Version 1 held one net, calibrated by a temperature."""
+    temperature, hidden = settings.pop("temperature"), settings.pop("hidden")
+    scorer = {"hidden": [hidden], "slope": 1.0 / temperature, "level": 0.0}
+    settings = settings | {"scorers": {"lagrangian": scorer}, "chosen": "lagrangian"}
+    return settings, {f"lagrangian.0.{name}": value for name, value in weights.items()}

@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerBase
 
 from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
+from r2v_core.models.control_tokens import action_ids
 from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer
-from r2v_core.models.prompt import end_of_turn
 
 HEADS = ("step", "outcome")
 """step: does the action bring the goal closer; outcome: does the episode end in success."""
@@ -184,10 +184,7 @@ class Verifier:
         answers as the other one.
         """
         ids = [self.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-        end = end_of_turn(self.tokenizer)
-        texts = [
-            [self.tokenizer(action + end, add_special_tokens=False)["input_ids"] for action in some] for some in actions
-        ]
+        texts = [[action_ids(self.tokenizer, action) for action in some] for some in actions]
         order = sorted((i for i in range(len(prompts)) if texts[i]), key=lambda i: (len(ids[i]), i))
         found: list[list[tuple[float, float]]] = [[] for _ in prompts]
         device = next(self.model.parameters()).device

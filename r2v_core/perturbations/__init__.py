@@ -6,14 +6,16 @@ A perturbation is a deterministic function of (z, task, step, operator), so ever
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 
 from r2v_core.config.schema import PerturbationsConfig
-from r2v_core.perturbations.base import Family, Moment, View
-from r2v_core.perturbations.seeds import Purpose, seeds_for
+from r2v_core.perturbations.base import Family, StepContext, View
+from r2v_core.perturbations.seeds import Purpose, seeds_for, seeds_of_groups
+from r2v_core.perturbations.worlds import METADATA, severities, severity
 from r2v_core.trajectory import Observation, Perturbation
 
-__all__ = ["FAMILIES", "Family", "Moment", "Noise", "Purpose", "make_noise", "seeds_for"]
+__all__ = ["FAMILIES", "Family", "Noise", "Purpose", "StepContext", "make_noise", "seeds_for", "seeds_of_groups"]
 
 FAMILIES: dict[str, str] = {
     "tool_flakiness": "r2v_core.perturbations.tool_flakiness:ToolFlakiness",
@@ -28,38 +30,47 @@ the tool returns is damaged, parts of it go missing, content is added; commands 
 class Noise:
     """The families of one config, applied in their order. Without state: everything depends on the moment."""
 
-    def __init__(self, families: Sequence[Family]) -> None:
+    def __init__(self, families: Sequence[Family], spread: float = 0.0) -> None:
         self.families = tuple(families)
+        self.spread = spread
 
     @classmethod
     def none(cls) -> Noise:
         """No noise: every observation as it is, every action carried out."""
         return cls(())
 
-    def observe(self, moment: Moment, observation: Observation) -> tuple[Observation, list[Perturbation]]:
+    def observe(self, context: StepContext, observation: Observation) -> tuple[Observation, list[Perturbation]]:
         """What the agent sees of a clean observation, and what was done to it.
 
         The clean observation itself comes back where nothing was done; it is never changed in place.
         """
         view = View(observation)
         for family in self.families:
-            family.observe(moment, view)
+            family.observe(self._in_world(context, family), view)
         return view.observation, view.records
 
-    def intercept(self, moment: Moment, action: str) -> tuple[Observation, Perturbation] | None:
+    def intercept(self, context: StepContext, action: str) -> tuple[Observation, Perturbation] | None:
         """The clean observation that follows a call that failed, with its record; None: the action is carried out.
 
         A failed call is a step of the episode like any other: the next moment's ``step`` is one higher. The
         observation that comes back takes the place of the environment's and is itself observed through the noise.
 
         Raises:
-            ValueError: if ``moment.current`` is missing (a mistake of the caller).
+            ValueError: if ``context.current`` is missing (a mistake of the caller).
         """
         for family in self.families:
-            failure = family.intercept(moment, action)
+            failure = family.intercept(self._in_world(context, family), action)
             if failure is not None:
                 return failure
         return None
+
+    def _in_world(self, context: StepContext, family: Family) -> StepContext:
+        return replace(context, severity=severity(context.z, family.name, self.spread))
+
+    def world(self, z: int | None) -> dict[str, dict[str, float]]:
+        """What an episode's metadata says of its world: how severe each family is there."""
+        found = {} if z is None else severities(z, (family.name for family in self.families), self.spread)
+        return {METADATA: found} if found else {}
 
 
 def make_noise(config: PerturbationsConfig) -> Noise:
@@ -68,4 +79,4 @@ def make_noise(config: PerturbationsConfig) -> Noise:
     for name, target in FAMILIES.items():
         module, _, attribute = target.partition(":")
         families.append(getattr(import_module(module), attribute)(getattr(config, name)))
-    return Noise(families)
+    return Noise(families, config.severity_spread)

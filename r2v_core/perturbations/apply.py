@@ -6,7 +6,7 @@ from copy import deepcopy
 
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import Noise
-from r2v_core.perturbations.base import Moment
+from r2v_core.perturbations.base import StepContext
 from r2v_core.trajectory import Episode, Step
 
 MAX_FAILURES = 3
@@ -32,9 +32,9 @@ def perturb_episode(episode: Episode, noise: Noise, z: int) -> Episode:
         current = step.observation
         admissible = sorted({*step.alternatives, step.action})
         for attempt in range(MAX_FAILURES + 1):
-            moment = Moment(z, episode.task_id, len(steps), episode.goal, admissible, previous, current)
-            seen, records = noise.observe(moment, current)
-            failure = noise.intercept(moment, step.action) if attempt < MAX_FAILURES else None
+            context = StepContext(z, episode.task_id, len(steps), episode.goal, admissible, previous, current)
+            seen, records = noise.observe(context, current)
+            failure = noise.intercept(context, step.action) if attempt < MAX_FAILURES else None
             changes = {
                 "index": len(steps),
                 "observation": seen,
@@ -50,4 +50,4 @@ def perturb_episode(episode: Episode, noise: Noise, z: int) -> Episode:
             changes |= {"tokens_in": 0, "tokens_out": 0, "cost_usd": 0.0, "latency_s": 0.0, "decision": None}
             steps.append(step.model_copy(update=changes, deep=True))
     changes = {"episode_id": f"{episode.episode_id}~z{z}", "steps": steps, "perturbation_seed": z}
-    return episode.model_copy(update=changes | {"metadata": deepcopy(episode.metadata)})
+    return episode.model_copy(update=changes | {"metadata": deepcopy(episode.metadata) | noise.world(z)})

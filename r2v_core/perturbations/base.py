@@ -10,7 +10,7 @@ from r2v_core.trajectory import Observation, Perturbation
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepContext:
     """Where the noise strikes: everything an operator's randomness and content may depend on.
 
     Operators draw only from ``r2v_core.digest.rng(z, task_id, step, operator)``.
@@ -25,6 +25,8 @@ class Moment:
     """The clean observation one step earlier (for operators that show stale content)."""
     current: Observation | None = None
     """The clean observation at this step; needed to intercept, because a failed call leaves the state as it is."""
+    severity: float = 1.0
+    """What the world multiplies the probabilities of the family at work with."""
 
 
 @dataclass
@@ -41,10 +43,10 @@ class Family(Protocol):
     name: str
     operators: tuple[str, ...]
 
-    def observe(self, moment: Moment, view: View) -> None:
+    def observe(self, context: StepContext, view: View) -> None:
         """Apply the family's observation operators to ``view``."""
         ...
 
-    def intercept(self, moment: Moment, action: str) -> tuple[Observation, Perturbation] | None:
+    def intercept(self, context: StepContext, action: str) -> tuple[Observation, Perturbation] | None:
         """What the agent sees instead of a result if the action is *not* carried out at this moment, else None."""
         ...

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from r2v_core.digest import rng
-from r2v_core.perturbations.base import Moment, View
+from r2v_core.perturbations.base import StepContext, View
 from r2v_core.trajectory import Observation, Perturbation
 
 _SENTENCE = re.compile(r".+?(?:[.!?]+(?=\s)|\n|\Z)\s*", re.DOTALL)
@@ -18,16 +18,16 @@ Parts = tuple[str, str]
 """An observation as (feedback, state): the order in which the agent reads it."""
 
 
-def fires(moment: Moment, operator: str, probability: float) -> np.random.Generator | None:
+def fires(context: StepContext, operator: str, probability: float) -> np.random.Generator | None:
     """The operator's generator if it strikes at this moment, else None.
 
-    The first draw decides, whatever the probability: an operator that strikes at p also strikes at every p' > p,
-    and no operator's draws depend on another's.
+    It strikes with ``probability`` times the world's severity. The first draw decides, whatever the probability: an
+    operator that strikes at p also strikes at every p' > p, and no operator's draws depend on another's.
     """
     if probability <= 0:
         return None
-    generator = rng(moment.z, moment.task_id, moment.step, operator)
-    return generator if generator.random() < probability else None
+    generator = rng(context.z, context.task_id, context.step, operator)
+    return generator if generator.random() < probability * context.severity else None
 
 
 def change(view: View, family: str, operator: str, parts: Parts, **detail: Any) -> None:

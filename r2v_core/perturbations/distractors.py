@@ -6,7 +6,7 @@ import numpy as np
 
 from r2v_core.config import schema
 from r2v_core.perturbations import listing, tree
-from r2v_core.perturbations.base import Moment, View
+from r2v_core.perturbations.base import StepContext, View
 from r2v_core.perturbations.common import change, fires, insert_sentence, parts_of, pick, sentences
 from r2v_core.trajectory import Observation, Perturbation
 
@@ -57,56 +57,56 @@ class Distractors:
     def __init__(self, config: schema.DistractorsConfig) -> None:
         self.config = config
 
-    def observe(self, moment: Moment, view: View) -> None:
+    def observe(self, context: StepContext, view: View) -> None:
         """First what rearranges the text (``shuffle``, ``repeat``), then what adds to its state."""
         if tree.is_tree(view.observation.state):
-            self._observe_page(moment, view)
+            self._observe_page(context, view)
             return
-        if draws := fires(moment, "shuffle", self.config.shuffle):
+        if draws := fires(context, "shuffle", self.config.shuffle):
             feedback, state = parts_of(view)
             change(view, self.name, "shuffle", (_shuffle(feedback, draws), _shuffle(state, draws)))
-        if draws := fires(moment, "repeat", self.config.repeat):
+        if draws := fires(context, "repeat", self.config.repeat):
             feedback, state = parts_of(view)
             if state.strip():
                 state, said = _repeat(state, draws)
             else:
                 feedback, said = _repeat(feedback, draws)
             change(view, self.name, "repeat", (feedback, state), sentence=said)
-        if draws := fires(moment, "irrelevant_text", self.config.irrelevant_text):
+        if draws := fires(context, "irrelevant_text", self.config.irrelevant_text):
             feedback, state = parts_of(view)
             text = pick(draws, IRRELEVANT)
             state = insert_sentence(state, text, float(draws.random()))
             change(view, self.name, "irrelevant_text", (feedback, state), text=text)
-        if draws := fires(moment, "decoy_objects", self.config.decoy_objects):
+        if draws := fires(context, "decoy_objects", self.config.decoy_objects):
             feedback, state = parts_of(view)
-            if listing.is_workspace((moment.current or view.observation).state):  # what is seen may be cut by now
+            if listing.is_workspace((context.current or view.observation).state):  # what is seen may be cut by now
                 state, files = listing.decoys(state, draws)
                 change(view, self.name, "decoy_objects", (feedback, state), files=files)
                 return
-            objects = _decoys(moment, draws)
+            objects = _decoys(context, draws)
             text = f"You also see {' and '.join(f'a {name}' for name in objects)} here."
             state = insert_sentence(state, text, float(draws.random()))
             change(view, self.name, "decoy_objects", (feedback, state), objects=objects)
 
-    def _observe_page(self, moment: Moment, view: View) -> None:
-        if draws := fires(moment, "shuffle", self.config.shuffle):
+    def _observe_page(self, context: StepContext, view: View) -> None:
+        if draws := fires(context, "shuffle", self.config.shuffle):
             feedback, state = parts_of(view)
             change(view, self.name, "shuffle", (feedback, tree.reorder(state, draws)))
-        if draws := fires(moment, "repeat", self.config.repeat):
+        if draws := fires(context, "repeat", self.config.repeat):
             feedback, state = parts_of(view)
             state, said = tree.repeat(state, draws)
             change(view, self.name, "repeat", (feedback, state), element=said)
-        if draws := fires(moment, "irrelevant_text", self.config.irrelevant_text):
+        if draws := fires(context, "irrelevant_text", self.config.irrelevant_text):
             feedback, state = parts_of(view)
             text = pick(draws, IRRELEVANT)
             state = tree.plant(state, [f"text '{text}'"], float(draws.random()))
             change(view, self.name, "irrelevant_text", (feedback, state), text=text)
-        if draws := fires(moment, "decoy_objects", self.config.decoy_objects):
+        if draws := fires(context, "decoy_objects", self.config.decoy_objects):
             feedback, state = parts_of(view)
-            state, elements = tree.decoys(state, moment.goal, draws)
+            state, elements = tree.decoys(state, context.goal, draws)
             change(view, self.name, "decoy_objects", (feedback, state), elements=elements)
 
-    def intercept(self, moment: Moment, action: str) -> tuple[Observation, Perturbation] | None:
+    def intercept(self, context: StepContext, action: str) -> tuple[Observation, Perturbation] | None:
         """Never: this family only changes what is seen."""
         return None
 
@@ -133,9 +133,9 @@ def _repeat(text: str, draws: np.random.Generator) -> tuple[str, str]:
     return "".join([*pieces[: i + 1], space, said, pieces[i][len(pieces[i].rstrip()) :], *pieces[i + 1 :]]), said
 
 
-def _decoys(moment: Moment, draws: np.random.Generator) -> list[str]:
+def _decoys(context: StepContext, draws: np.random.Generator) -> list[str]:
     """One to three objects whose nouns appear neither in the goal nor in an action."""
-    real = " ".join([moment.goal, *moment.admissible]).lower()
+    real = " ".join([context.goal, *context.admissible]).lower()
     choices = [name for name in DECOYS if name.split()[-1] not in real] or list(DECOYS)
     n = int(draws.integers(1, 4))
     return [choices[i] for i in draws.permutation(len(choices))[:n].tolist()]

@@ -6,7 +6,7 @@ import re
 
 from r2v_core.config import schema
 from r2v_core.perturbations import tree
-from r2v_core.perturbations.base import Moment, View
+from r2v_core.perturbations.base import StepContext, View
 from r2v_core.perturbations.common import change, fires, how_many, parts_of, replace_matches, sentences
 from r2v_core.trajectory import Observation, Perturbation
 
@@ -29,20 +29,20 @@ class PartialObservability:
     def __init__(self, config: schema.PartialObservabilityConfig) -> None:
         self.config = config
 
-    def observe(self, moment: Moment, view: View) -> None:
+    def observe(self, context: StepContext, view: View) -> None:
         """Apply the operators in the order of their names above."""
-        if fires(moment, "truncate", self.config.truncate):
+        if fires(context, "truncate", self.config.truncate):
             feedback, state = parts_of(view)
             share = self.config.keep_share
             change(view, self.name, "truncate", (_keep(feedback, share), _keep(state, share)), keep_share=share)
-        if (draws := fires(moment, "mask", self.config.mask)) and tree.is_tree(view.observation.state):
+        if (draws := fires(context, "mask", self.config.mask)) and tree.is_tree(view.observation.state):
             feedback, state = parts_of(view)
             state, n = tree.strip(state, self.config.mask_share, draws)
             change(view, self.name, "mask", (feedback, state), elements=n)
         elif draws:
             parts, n = replace_matches(parts_of(view), _WORD, self.config.mask_share, draws, lambda: HIDDEN)
             change(view, self.name, "mask", parts, words=n)
-        draws = fires(moment, "drop_sentences", self.config.drop_sentences)
+        draws = fires(context, "drop_sentences", self.config.drop_sentences)
         if draws and tree.is_tree(view.observation.state):
             feedback, state = parts_of(view)
             state, n = tree.hide(state, self.config.drop_share, draws)
@@ -58,7 +58,7 @@ class PartialObservability:
             ]
             change(view, self.name, "drop_sentences", (kept[0], kept[1]), sentences=n)
 
-    def intercept(self, moment: Moment, action: str) -> tuple[Observation, Perturbation] | None:
+    def intercept(self, context: StepContext, action: str) -> tuple[Observation, Perturbation] | None:
         """Never: this family only changes what is seen."""
         return None
 

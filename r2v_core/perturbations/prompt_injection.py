@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from r2v_core.config import schema
 from r2v_core.perturbations import tree
-from r2v_core.perturbations.base import Moment, View
+from r2v_core.perturbations.base import StepContext, View
 from r2v_core.perturbations.common import change, fires, parts_of, pick
 from r2v_core.trajectory import Observation, Perturbation
 
@@ -52,10 +52,10 @@ class PromptInjection:
     def __init__(self, config: schema.PromptInjectionConfig) -> None:
         self.config = config
 
-    def observe(self, moment: Moment, view: View) -> None:
+    def observe(self, context: StepContext, view: View) -> None:
         """Add the operators' commands at the end of the feedback or of the state."""
         for operator in self.operators:
-            draws = fires(moment, operator, getattr(self.config, operator))
+            draws = fires(context, operator, getattr(self.config, operator))
             if draws is None:
                 continue
             if tree.is_tree(view.observation.state):
@@ -63,7 +63,7 @@ class PromptInjection:
                 state, action = tree.inject(state, pick(draws, TEMPLATES[operator]), draws)
                 change(view, self.name, operator, (feedback, state), target_action=action, place="state")
                 continue
-            action = pick(draws, target_actions(moment.admissible, moment.goal))
+            action = pick(draws, target_actions(context.admissible, context.goal))
             command = pick(draws, TEMPLATES[operator]).format(action=action)
             feedback, state = parts_of(view)
             place = pick(draws, ("feedback", "state"))
@@ -73,7 +73,7 @@ class PromptInjection:
                 state = f"{state}\n{command}".lstrip("\n")
             change(view, self.name, operator, (feedback, state), target_action=action, place=place)
 
-    def intercept(self, moment: Moment, action: str) -> tuple[Observation, Perturbation] | None:
+    def intercept(self, context: StepContext, action: str) -> tuple[Observation, Perturbation] | None:
         """Never: this family only changes what is seen."""
         return None
 

@@ -34,3 +34,14 @@ def seeds_for(purpose: Purpose, seeds: SeedsConfig, partition_seed: int) -> list
         raise R2VError(f"perturbations.seeds.{purpose} = {count}: at most {BLOCK} are kept apart from other purposes")
     start = partition_seed * _SPAN + purposes.index(purpose) * BLOCK
     return list(range(start, start + count))
+
+
+def seeds_of_groups(purpose: Purpose, seeds: SeedsConfig, partition_seed: int, groups: int) -> list[list[int]]:
+    """As many seeds z for each of ``groups`` as the purpose has, no two groups sharing one, none of them in seeds_for.
+
+    Raises:
+        R2VError: as :func:`seeds_for`.
+    """
+    count = int(getattr(seeds, purpose))
+    every = seeds_for(purpose, seeds.model_copy(update={purpose: count * (groups + 1)}), partition_seed)
+    return [every[count * n : count * (n + 1)] for n in range(1, groups + 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from r2v_core.config import schema
-from r2v_core.perturbations.base import Moment, View
+from r2v_core.perturbations.base import StepContext, View
 from r2v_core.perturbations.common import change, fires, parts_of, pick, replace_matches
 from r2v_core.trajectory import Observation, Perturbation
 
@@ -40,29 +40,29 @@ class ToolFlakiness:
     def __init__(self, config: schema.ToolFlakinessConfig) -> None:
         self.config = config
 
-    def observe(self, moment: Moment, view: View) -> None:
+    def observe(self, context: StepContext, view: View) -> None:
         """Apply ``stale`` (nothing to show at the first step), then ``garbled``."""
-        if moment.previous is not None and fires(moment, "stale", self.config.stale):
-            change(view, self.name, "stale", (moment.previous.feedback, moment.previous.state))
-        if draws := fires(moment, "garbled", self.config.garbled):
+        if context.previous is not None and fires(context, "stale", self.config.stale):
+            change(view, self.name, "stale", (context.previous.feedback, context.previous.state))
+        if draws := fires(context, "garbled", self.config.garbled):
             parts, n = replace_matches(
                 parts_of(view), _VISIBLE, self.config.garble_share, draws, lambda: pick(draws, _GARBAGE)
             )
             change(view, self.name, "garbled", parts, characters=n)
 
-    def intercept(self, moment: Moment, action: str) -> tuple[Observation, Perturbation] | None:
+    def intercept(self, context: StepContext, action: str) -> tuple[Observation, Perturbation] | None:
         """An error text as feedback and the state as it is, if the call fails.
 
         Raises:
-            ValueError: if ``moment.current`` is missing (a mistake of the caller).
+            ValueError: if ``context.current`` is missing (a mistake of the caller).
         """
-        if moment.current is None:
-            raise ValueError("Moment.current has to be set to intercept an action")
+        if context.current is None:
+            raise ValueError("StepContext.current has to be set to intercept an action")
         for operator, probability in (("timeout", self.config.timeout), ("error", self.config.error)):
-            if draws := fires(moment, operator, probability):
+            if draws := fires(context, operator, probability):
                 message = pick(draws, MESSAGES[operator])
                 record = Perturbation(
                     family=self.name, operator=operator, detail={"action": action, "message": message}
                 )
-                return Observation(state=moment.current.state, feedback=message), record
+                return Observation(state=context.current.state, feedback=message), record
         return None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r2v_core.errors import R2VError
 from r2v_core.registry import doctor as _doctor
 from r2v_core.registry import legacy, merge, merged_run, queries, selection
 from r2v_core.registry import lineage as _lineage
 from r2v_core.registry import rebuild as _rebuild
 from r2v_core.registry.database import read, read_closed
-from r2v_core.registry.register import ROOTS, SyncReport, register_runs, sync
+from r2v_core.registry.register import ROOTS, SyncReport, register_runs, settle_running, sync
 from r2v_core.registry.sql import TIMEOUT_S, run_sql
 from r2v_core.registry.store import MergedStore
 from r2v_core.runs.manifest import RunManifest
@@ -228,6 +230,11 @@ class DataRegistry:
     def sync(self, roots: Sequence[str | Path] = ROOTS) -> SyncReport:
         """Register the runs below ``roots`` that the registry does not know, or knows in an older state."""
         return sync(self.path, self.project, roots)
+
+    def settle(self) -> None:
+        """Tell the truth of registered runs whose process on this machine was killed; what can't be written stays."""
+        with suppress(R2VError):
+            settle_running(self.path, self.project)
 
     def rebuild(self, roots: Sequence[str | Path] = ROOTS) -> _rebuild.RebuildReport:
         """Recreate the registry from the manifests and data below ``roots``; the present file may be corrupt."""

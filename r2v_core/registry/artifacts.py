@@ -1,4 +1,4 @@
-"""What a run left on disk: sizes, digests, and rows of the table ``artifacts``."""
+"""Rows of the table ``artifacts``: what a run left on disk, with the digests that its manifest gives them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from r2v_core.digest import digest_file, digest_files
 from r2v_core.registry.episode_rows import EPISODES_JSONL, EPISODES_PARQUET
 from r2v_core.registry.log_rows import EVALUATIONS, METRICS, SLURM_JOB
 from r2v_core.registry.values import relative
+from r2v_core.runs.artifacts import digest, measure
 from r2v_core.runs.manifest import RunManifest
 
 DATA_FILES = (EPISODES_JSONL, EPISODES_PARQUET, METRICS, EVALUATIONS, SLURM_JOB)
@@ -30,25 +30,5 @@ def artifact_rows(manifest: RunManifest, run_dir: Path, project: Path) -> Iterat
             "path": relative(path, project),
             "kind": kind,
             "size_bytes": size,
-            "digest": digest(path) if manifest.status in FINAL else None,
+            "digest": manifest.artifact_digests.get(name) or (digest(path) if manifest.status in FINAL else None),
         }
-
-
-def measure(path: Path) -> tuple[str, int | None]:
-    """('file' | 'directory' | 'missing', size in bytes)."""
-    if path.is_file():
-        return "file", path.stat().st_size
-    if path.is_dir():
-        return "directory", sum(file.stat().st_size for file in _files(path))
-    return "missing", None
-
-
-def digest(path: Path) -> str | None:
-    """Digest of a file's bytes or of a directory's files; None if there is nothing."""
-    if path.is_file():
-        return digest_file(path)
-    return digest_files(_files(path), path) if path.is_dir() else None
-
-
-def _files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file())

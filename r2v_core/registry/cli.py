@@ -7,15 +7,14 @@ import sys
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from r2v_core.console import Json, print_json, print_table, shorten
+from r2v_core.console import Json, print_json, print_table, say, shorten
 from r2v_core.errors import R2VError
-
-if TYPE_CHECKING:
-    from r2v_core.registry.api import DataRegistry
+from r2v_core.registry.export_cli import export
+from r2v_core.registry.options import File, Project, Roots, open_existing, open_registry, search_roots
 
 registry_app = typer.Typer(
     no_args_is_help=True,
@@ -40,55 +39,33 @@ class Drawing(str, Enum):
     json = "json"
 
 
-Project = Annotated[Path | None, typer.Option("--project", help="Project root (default: found from here upwards).")]
-File = Annotated[Path | None, typer.Option("--registry", help="Registry file (default: data/registry.duckdb).")]
-Roots = Annotated[list[str] | None, typer.Option("--root", help="Folder to search for runs (default: data, outputs).")]
-
-
-def _open(project: Path | None, path: Path | None) -> DataRegistry:
-    from r2v_core.registry.api import DataRegistry
-    from r2v_core.runs.directories import project_root
-
-    return DataRegistry(project or project_root(), path)
-
-
-def _open_existing(project: Path | None, path: Path | None) -> DataRegistry:
-    """The registry, to read from.
-
-    Raises:
-        R2VError: if a file is named that does not exist; the project's own is empty until something is registered.
-    """
-    if path is not None and not path.exists():
-        raise R2VError(f"--registry {path}: no such file; leave it out for the project's own, or r2v registry rebuild")
-    return _open(project, path)
-
-
-def _roots(given: list[str] | None) -> tuple[str, ...]:
-    from r2v_core.registry.register import ROOTS
-
-    return tuple(given) if given else ROOTS
+registry_app.command(
+    name="export",
+    epilog="Examples: r2v registry export RUN --output chats.jsonl · r2v registry export "
+    "--where \"stage = 'collect'\" --format sharegpt --successful --output chats.jsonl",
+)(export)
 
 
 @registry_app.command(epilog="Example: r2v registry summary --json")
 def summary(as_json: Json = False, project: Project = None, registry: File = None) -> None:
     """Totals, and runs by stage, teacher and status."""
-    found = _open_existing(project, registry).summary()
+    found = open_existing(project, registry).summary()
     if as_json:
         return print_json(found)
-    print(found)
+    say(found)
     return None
 
 
 @registry_app.command(epilog="Example: r2v registry show textworld_env_expert_20260131T120000")
 def show(run: str, as_json: Json = False, project: Project = None, registry: File = None) -> None:
     """Everything about one run."""
-    manifest = _open_existing(project, registry).get_run(run).model_dump(mode="json")
+    manifest = open_existing(project, registry).get_run(run).model_dump(mode="json")
     if as_json:
         return print_json(manifest)
     for key, value in manifest.items():
         if value not in (None, "", [], {}):
             text = json.dumps(value, ensure_ascii=False, indent=2) if isinstance(value, (dict, list)) else str(value)
-            print(f"{key:16} {text}")
+            say(f"{key:16} {text}")
     return None
 
 
@@ -111,7 +88,8 @@ def query(
     registry: File = None,
 ) -> None:
     """Runs that meet every condition, newest first."""
-    found = _open_existing(project, registry).query(
+    opened = open_existing(project, registry)
+    found = opened.query(
         benchmark=benchmark,
         provider=provider,
         model=model,
@@ -122,11 +100,16 @@ def query(
         since=since,
         where=where,
     )
+    if not found:
+        from r2v_core.registry.filters import refuse_unknown_values
+
+        columns_of = {"benchmark": benchmark, "provider": provider, "model": model, "stage": stage, "seed": seed}
+        refuse_unknown_values(opened, columns_of | {"status": status})
     if as_json:
         return print_json([asdict(row) for row in found])
     columns = ("run_id", "stage", "status", "seed", "n_episodes", "success_rate", "cost_usd", "created_at", "tags")
     print_table([{name: getattr(row, name) for name in columns} for row in found])
-    print(f"{len(found)} runs")
+    say(f"{len(found)} runs")
     return None
 
 
@@ -143,11 +126,11 @@ def sql(
     registry: File = None,
 ) -> None:
     """The answer to one SELECT, read-only. Ctrl-C stops it."""
-    frame = _open_existing(project, registry).sql(statement, param or None, timeout)
+    frame = open_existing(project, registry).sql(statement, param or None, timeout)
     if as_json:
         return print_json(json.loads(frame.to_json(orient="records", date_format="iso")))
     print_table(frame.astype(object).where(frame.notna(), None).to_dict("records"), list(frame.columns))
-    print(f"{len(frame)} rows")
+    say(f"{len(frame)} rows")
     return None
 
 
@@ -161,10 +144,10 @@ def lineage(
     registry: File = None,
 ) -> None:
     """The runs that a run came from or went into."""
-    graph = _open_existing(project, registry).lineage(run, direction.value)
+    graph = open_existing(project, registry).lineage(run, direction.value)
     if as_json or drawing is Drawing.json:
         return print_json(graph.to_dict())
-    print(graph.to_mermaid() if drawing is Drawing.mermaid else graph.to_tree())
+    say(graph.to_mermaid() if drawing is Drawing.mermaid else graph.to_tree())
     return None
 
 
@@ -188,7 +171,7 @@ def merge(
     """Merge training data of runs into one file, or into a run of its own, without duplicates."""
     from r2v_core.registry.selection import SPLITS, STAGES
 
-    found, stages, splits = _open_existing(project, registry), stage or STAGES, split or SPLITS
+    found, stages, splits = open_existing(project, registry), stage or STAGES, split or SPLITS
     if bool(runs) == bool(where) or bool(output) == as_run:
         raise R2VError("say what to merge (run ids or --where) and where to (--output FILE or --as-run)")
     if as_run:
@@ -206,7 +189,7 @@ def merge(
     if as_json:
         return print_json({"output": target, "n_episodes": total, "runs": counts})
     print_table([{"run_id": run_id, **numbers} for run_id, numbers in counts.items()])
-    print(f"{total} episodes in {target}")
+    say(f"{total} episodes in {target}")
     return None
 
 
@@ -218,48 +201,48 @@ def register(
     registry: File = None,
 ) -> None:
     """Add runs to the registry, or bring them up to date."""
-    manifests = _open(project, registry).register_all(directories)
+    manifests = open_registry(project, registry).register_all(directories)
     if as_json:
         return print_json([manifest.run_id for manifest in manifests])
     for manifest in manifests:
-        print(f"registered {manifest.run_id} ({manifest.status}, {manifest.n_episodes} episodes)")
+        say(f"registered {manifest.run_id} ({manifest.status}, {manifest.n_episodes} episodes)")
     return None
 
 
 @registry_app.command(epilog="Example: r2v registry sync --root data --root /scratch/lab/outputs")
 def sync(root: Roots = None, as_json: Json = False, project: Project = None, registry: File = None) -> None:
     """Register the runs on disk that the registry does not know yet. Status 1 if anything was left out."""
-    report = _open(project, registry).sync(_roots(root))
+    report = open_registry(project, registry).sync(search_roots(root))
     if as_json:
         print_json(asdict(report))
     else:
         _print_problems(report.problems)
-        print(*[f"registered {run_id}" for run_id in report.registered], f"{len(report.registered)} runs", sep="\n")
+        say(*[f"registered {run_id}" for run_id in report.registered], f"{len(report.registered)} runs")
     raise typer.Exit(1 if report.problems else 0)
 
 
 @registry_app.command(name="import", epilog="Example: r2v registry import data/registry.json")
 def import_(path: Path, as_json: Json = False, project: Project = None, registry: File = None) -> None:
     """Take over an old registry.json and its runs, which stay as they are. Status 1 if anything was left out."""
-    report = _open(project, registry).import_legacy(path)
+    report = open_registry(project, registry).import_legacy(path)
     if as_json:
         print_json({"episodes": report.episodes, "problems": report.problems})
     else:
         print_table([{"run_id": run_id, "episodes": n} for run_id, n in report.episodes.items()])
         _print_problems(report.problems)
-        print(f"{len(report.episodes)} runs, {sum(report.episodes.values())} episodes imported")
+        say(f"{len(report.episodes)} runs, {sum(report.episodes.values())} episodes imported")
     raise typer.Exit(1 if report.problems else 0)
 
 
 @registry_app.command(epilog="Example: r2v registry rebuild --root data --root /scratch/lab/outputs")
 def rebuild(root: Roots = None, as_json: Json = False, project: Project = None, registry: File = None) -> None:
     """Recreate the registry from the manifests and data on disk. Status 1 if anything was left out."""
-    report = _open(project, registry).rebuild(_roots(root))
+    report = open_registry(project, registry).rebuild(search_roots(root))
     if as_json:
         print_json(asdict(report))
     else:
         _print_problems(report.problems)
-        print(f"{report.n_runs} runs, {report.n_episodes} episodes registered")
+        say(f"{report.n_runs} runs, {report.n_episodes} episodes registered")
     raise typer.Exit(1 if report.problems else 0)
 
 
@@ -273,13 +256,13 @@ def doctor(
     registry: File = None,
 ) -> None:
     """Where registry and disk disagree, and what to do. Status 1 if anything was found."""
-    found = _open(project, registry)
-    findings = found.doctor(_roots(root), check_digests=digests)
+    found = open_registry(project, registry)
+    findings = found.doctor(search_roots(root), check_digests=digests)
     dead = [finding for finding in findings if finding.kind == "dead_run"]
     marked = []
     if dead and not mark_partial and not as_json and sys.stdin.isatty():
         for finding in dead:
-            print(f"{finding.run_id}: {finding.detail}")
+            say(f"{finding.run_id}: {finding.detail}")
         mark_partial = typer.confirm(f"Mark {len(dead)} dead runs as partial?")
     if mark_partial:
         from r2v_core.registry.doctor import mark_partial as mark
@@ -291,12 +274,12 @@ def doctor(
         print_json({"findings": [asdict(finding) for finding in findings], "marked_partial": marked})
     else:
         for finding in findings:
-            print(f"{finding.kind}: {finding.path}: {finding.detail}\n    {finding.fix}")
-        print(*[f"marked partial: {run_id}" for run_id in marked], sep="\n", end="\n" if marked else "")
-        print(f"{len(findings)} findings" if findings else "registry and disk agree")
+            say(f"{finding.kind}: {finding.path}: {finding.detail}\n    {finding.fix}")
+        say(*[f"marked partial: {run_id}" for run_id in marked])
+        say(f"{len(findings)} findings" if findings else "registry and disk agree")
     raise typer.Exit(1 if findings else 0)
 
 
 def _print_problems(problems: list[str]) -> None:
     for problem in problems:
-        print(f"left out: {shorten(problem, 400)}", file=sys.stderr)
+        say(f"left out: {shorten(problem, 400)}", error=True)

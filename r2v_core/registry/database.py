@@ -62,6 +62,17 @@ def _engine() -> Connection:
 
 
 @contextmanager
+def _interruptible() -> Iterator[None]:
+    """A signal in the middle of a query is an interruption. DuckDB makes an error of its own of whatever was raised."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "interrupted" not in str(error).lower():
+            raise
+        raise KeyboardInterrupt from None
+
+
+@contextmanager
 def read_closed(path: Path, timeout_s: float = 0.0) -> Iterator[Connection]:
     """:func:`read` for SQL that people wrote: nothing but the registry is in reach of it, no file and no network.
 
@@ -82,10 +93,6 @@ def read_closed(path: Path, timeout_s: float = 0.0) -> Iterator[Connection]:
             if timeout_s:
                 alarm.start()
             yield con
-    except RuntimeError as error:
-        if "interrupted" not in str(error).lower():
-            raise
-        raise KeyboardInterrupt from None  # what DuckDB makes of Ctrl-C
     finally:
         alarm.cancel()
         engine.close()
@@ -123,7 +130,8 @@ def read(path: Path, *, engine: Connection | None = None) -> Iterator[Connection
         except (duckdb.Error, OSError) as error:
             raise _unreadable(path, error) from error
         try:
-            yield con
+            with _interruptible():
+                yield con
         except duckdb.Error as error:
             if not is_damage(error):
                 raise
@@ -226,10 +234,11 @@ def write(path: Path, *, fresh: bool = False, timeout_s: float = LOCK_TIMEOUT_S)
         try:
             con = _open_copy(path, copy, fresh)
             try:
-                con.execute("BEGIN")
-                yield con
-                schema.update_totals(con)
-                con.execute("COMMIT; CHECKPOINT")
+                with _interruptible():
+                    con.execute("BEGIN")
+                    yield con
+                    schema.update_totals(con)
+                    con.execute("COMMIT; CHECKPOINT")
             finally:
                 with suppress(duckdb.Error):
                     con.close()

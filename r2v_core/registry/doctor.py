@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import subprocess
@@ -12,21 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from r2v_core.digest import digest_file
 from r2v_core.errors import R2VError
-from r2v_core.registry.artifacts import digest, measure
 from r2v_core.registry.database import Connection, read
 from r2v_core.registry.episode_rows import EPISODES_JSONL, EPISODES_PARQUET
 from r2v_core.registry.merge import MERGE_TMP
 from r2v_core.registry.merged_run import PREFIX
 from r2v_core.registry.register import ROOTS, find_run_dirs
 from r2v_core.registry.values import relative
-from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, sweep_temporaries, utc_now, write_atomic
+from r2v_core.runs.abandoned import end_partial
+from r2v_core.runs.artifacts import digest, measure
+from r2v_core.runs.locks import LOCK_NAME, is_alive
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
 
-RUN_LOCK = ".lock"
-"""Locked by the process that writes a run, in the run's directory."""
 QUIET_S = 3600.0
 """A run begun on another machine, without SLURM, is taken for dead when its directory is still for so long, seconds."""
 
@@ -179,13 +176,8 @@ def is_dead(directory: Path, manifest: RunManifest) -> bool:
     Its writer holds a kernel lock in the run directory. A SLURM job is also asked for at ``squeue``; where neither can
     tell (another machine, no SLURM), the run is dead when its directory was still for an hour.
     """
-    lock = directory / RUN_LOCK
-    if lock.exists():
-        try:
-            with FileLock(lock, timeout=0):
-                pass
-        except Timeout:
-            return False
+    if (directory / LOCK_NAME).exists() and is_alive(directory):
+        return False
     if manifest.slurm_job_id and shutil.which("squeue"):
         command = ["squeue", "--noheader", "--jobs", manifest.slurm_job_id, "--format", "%T"]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -202,23 +194,13 @@ def mark_partial(directory: Path) -> RunManifest:
     Raises:
         R2VError: if the run is not a dead one any more.
     """
-    try:
-        with FileLock(directory / RUN_LOCK, timeout=0):
-            manifest = read_manifest(directory)
-            if manifest.status != "running":
-                raise R2VError(f"run '{manifest.run_id}' is {manifest.status}, not running; nothing to mark")
-            update = {
-                "status": "partial",
-                "finished_at": utc_now(),
-                "error": "its process ended without a word; marked partial by r2v registry doctor",
-            }
-            sweep_temporaries(directory)
-            # its data are of the version that began it, so the manifest goes on saying so
-            values = json.loads((directory / MANIFEST_NAME).read_text(encoding="utf-8")) | update
-            write_atomic(directory / MANIFEST_NAME, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-            return manifest.model_copy(update=update)
-    except Timeout:
-        raise R2VError(f"{directory}: another process writes this run; it is alive") from None
+    marked = end_partial(directory, "its process ended without a word; marked partial by r2v registry doctor")
+    if marked is not None:
+        return marked
+    manifest = read_manifest(directory)
+    if manifest.status != "running":
+        raise R2VError(f"run '{manifest.run_id}' is {manifest.status}, not running; nothing to mark")
+    raise R2VError(f"{directory}: another process writes this run; it is alive")
 
 
 def _interrupted_merges(project: Path, roots: Iterable[str | Path]) -> Iterator[Finding]:

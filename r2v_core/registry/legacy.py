@@ -27,6 +27,7 @@ from r2v_core.registry import legacy_fields as fields
 from r2v_core.registry.episode_rows import EPISODES_JSONL
 from r2v_core.registry.legacy_fields import Entry
 from r2v_core.registry.values import describe, json_text, lines, relative
+from r2v_core.runs.artifacts import digests
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, write_manifest
 from r2v_core.trajectory import Episode, episodes_digest
 
@@ -248,6 +249,7 @@ def _manifest(
             "entry": entry.values,
         }
     }
+    artifacts = {"trajectories": EPISODES_JSONL} if file else {}
     return RunManifest(
         run_id=entry.run_id,
         stage="collect",
@@ -263,7 +265,8 @@ def _manifest(
         config=json.loads(json_text(config)),
         config_digest=digest_of(json.loads(json_text(config))),
         digest=episodes_digest(JsonlStore(written, Episode)) if file else "",
-        artifacts={"trajectories": EPISODES_JSONL} if file else {},
+        artifacts=artifacts,
+        artifact_digests=digests(target, artifacts),
         n_episodes=counts[0],
         n_success=counts[1],
         n_steps=counts[2],

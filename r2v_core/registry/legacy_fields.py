@@ -9,12 +9,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, get_args
 
+from r2v_core.config.secrets import is_secret
 from r2v_core.digest import DIGEST_HEX, digest_of
 from r2v_core.registry.legacy_times import parse_time
 from r2v_core.runs.manifest import Status
 from r2v_core.trajectory import Actor, Episode, Step
 
-_SECRET = re.compile(r"(^|[_-])(api[_-]?key|token|secret|password|passwd|authorization|credentials?)$", re.IGNORECASE)
 _LONGEST_NAME = 200
 """Bytes; file systems allow 255."""
 _STAMP = re.compile(r"(\d{8}T\d{6})")
@@ -92,7 +92,7 @@ def folder_name(run_id: str) -> str:
 def without_secrets(value: Any) -> Any:
     """A JSON value without the values of keys that name secrets."""
     if isinstance(value, dict):
-        return {k: "(removed)" if _SECRET.search(k) and v else without_secrets(v) for k, v in value.items()}
+        return {k: "(removed)" if is_secret(k) and v else without_secrets(v) for k, v in value.items()}
     return [without_secrets(item) for item in value] if isinstance(value, list) else value
 
 

@@ -20,7 +20,8 @@ from r2v_core.registry.episode_rows import EPISODES_PARQUET
 from r2v_core.registry.linewriter import CHANGED, LineWriter
 from r2v_core.registry.queries import require_runs
 from r2v_core.registry.store import MergedStore
-from r2v_core.registry.values import describe
+from r2v_core.registry.values import describe, relative
+from r2v_core.runs.artifacts import digest
 from r2v_core.runs.manifest import MANIFEST_NAME
 from r2v_core.runs.parquet import file_version, parquet_metadata, read_parquet, write_parquet
 from r2v_core.trajectory import Episode
@@ -98,7 +99,7 @@ def plan(
         splits: take episodes of these splits, and those that name none; None takes all.
 
     Raises:
-        R2VError: for an empty list, an unknown run, or runs without any episode.
+        R2VError: for an empty list, an unknown run, runs without any episode, or a file that was altered.
     """
     import numpy as np
     import pyarrow as pa
@@ -148,7 +149,25 @@ def plan(
                 int(other_rows[part].sum()),
             )
         )
+    _verify(con, project, sources)
     return sources
+
+
+def _verify(con: Connection, project: Path, sources: Iterable[Source]) -> None:
+    """Refuse files that are no longer what their runs wrote; of runs that are still written nothing is known."""
+    sources = [source for source in sources if len(source.lines)]
+    rows = con.execute(
+        "SELECT run_id, path, digest FROM artifacts WHERE list_contains(?, run_id) AND digest IS NOT NULL",
+        [[source.run_id for source in sources]],
+    ).fetchall()
+    written = {(run_id, path): known for run_id, path, known in rows}
+    for source in sources:
+        known = written.get((source.run_id, relative(source.path, project)))
+        if known is not None and (now := digest(source.path)) != known:
+            raise R2VError(
+                f"{source.path} is {'gone' if now is None else 'not what the run wrote'}; finished runs do not change: "
+                "bring the file back, or materialise the run again (r2v registry doctor finds all such files)"
+            )
 
 
 def _kept_lines(sources: Sequence[Source]) -> pa.Table:

@@ -15,11 +15,11 @@ from typing import Any
 from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
 from r2v_core.registry import queries, selection
-from r2v_core.registry.artifacts import measure
 from r2v_core.registry.database import Connection, read_closed
 from r2v_core.registry.episode_rows import EPISODES_JSONL, EPISODES_PARQUET
 from r2v_core.registry.merge import Source, plan, write_merged
 from r2v_core.registry.values import json_text, relative
+from r2v_core.runs.artifacts import digests, measure
 from r2v_core.runs.manifest import RunInput, RunManifest, utc_now, write_atomic, write_manifest
 
 STAGE = "merge"
@@ -202,6 +202,7 @@ def _fill(
     counts = {name: sum(run[name] for run in merge.counts.values()) for name in ("kept", "dropped", "held_out")}
     if left_out := sum(source.n_left_out for source in merge.sources):
         counts["left_out"] = left_out
+    artifacts = {"trajectories": EPISODES_JSONL, "episodes": EPISODES_PARQUET, "merge": COUNTS}
     manifest = RunManifest(
         run_id=directory.name,
         stage=STAGE,
@@ -216,7 +217,8 @@ def _fill(
         config_digest=digest_of(merge.config),
         inputs=merge.inputs,
         digest=merge.digest,
-        artifacts={"trajectories": EPISODES_JSONL, "episodes": EPISODES_PARQUET, "merge": COUNTS},
+        artifacts=artifacts,
+        artifact_digests=digests(directory, artifacts),
         n_episodes=merged.n_episodes,
         n_success=n_success,
         n_steps=n_steps,

@@ -168,8 +168,9 @@ def unknown_run(con: Connection, run_id: str) -> R2VError:
     """The error for a run id that is not registered."""
     known = [row[0] for row in con.execute("SELECT run_id FROM runs").fetchall()]
     close = difflib.get_close_matches(run_id, known, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else " List them with: r2v registry query"
-    return R2VError(f"no run '{run_id}' among the {len(known)} in the registry.{hint}")
+    hint = f"Did you mean '{close[0]}'?" if close else "List them with: r2v registry query."
+    by_hand = "A run made by hand is registered by: r2v registry sync"
+    return R2VError(f"no run '{run_id}' among the {len(known)} in the registry. {hint} {by_hand}")
 
 
 def require_runs(con: Connection, run_ids: Iterable[str]) -> list[str]:

@@ -1,4 +1,7 @@
-"""From a run directory to the registry's rows. Reads files only; knows nothing of the registry file."""
+"""From a run directory to the registry's rows. Knows nothing of the registry file.
+
+Reads files only, but for the manifest of a run whose process was killed, which is made to say so.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from r2v_core.registry.episode_rows import episodes_table
 from r2v_core.registry.log_rows import EVALUATIONS, METRICS, SLURM_JOB, evaluation_rows, metric_rows, slurm_rows
 from r2v_core.registry.rows import ARTIFACTS, EVALUATION_ROWS, LINEAGE, METRICS_ROWS, RUNS, SLURM_JOBS
 from r2v_core.registry.values import json_text, relative, timestamp, to_table
+from r2v_core.runs.abandoned import settle
+from r2v_core.runs.artifacts import altered
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
 
 
@@ -38,9 +43,10 @@ def read_run(run_dir: Path, project: Path) -> RunRows:
         R2VError: for a missing or broken manifest, naming it. Broken data lines are passed over and reported.
     """
     manifest_path = run_dir / MANIFEST_NAME
-    digest = digest_file(manifest_path) if manifest_path.exists() else ""
+    settle(run_dir, read_manifest(run_dir))
+    digest = digest_file(manifest_path)
     manifest = read_manifest(run_dir).model_copy(update={"output_dir": relative(run_dir, project)})
-    problems: list[str] = []
+    problems = altered(run_dir, manifest)
     tables = {
         "runs": to_table([_run_row(manifest, digest, manifest_path)], RUNS, manifest_path),
         "lineage": to_table(_lineage_rows(manifest), LINEAGE, manifest_path),
@@ -56,7 +62,7 @@ def read_run(run_dir: Path, project: Path) -> RunRows:
 
 
 def _run_row(manifest: RunManifest, digest: str, source: Path) -> dict[str, Any]:
-    row = manifest.model_dump(exclude={"inputs", "artifacts"})
+    row = manifest.model_dump(exclude={"inputs", "artifacts", "artifact_digests"})
     created = timestamp(manifest.created_at, source)
     if created is None:
         raise R2VError(f"{source}: created_at is empty; write the time the run began")

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from r2v_core.digest import digest_file
 from r2v_core.errors import R2VError
-from r2v_core.registry.artifacts import measure
 from r2v_core.registry.database import Connection, read, write
 from r2v_core.registry.records import RunRows, read_run
 from r2v_core.registry.schema import TABLES
 from r2v_core.registry.values import relative
-from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest
+from r2v_core.runs.abandoned import settle
+from r2v_core.runs.artifacts import measure
+from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
 
 ROOTS = ("data", "outputs")
 """Folders below the project that are searched for runs."""
@@ -67,12 +68,15 @@ def sync(path: Path, project: Path, roots: Iterable[str | Path]) -> SyncReport:
     """
     report = SyncReport()
     with read(path) as con:
-        rows = con.execute("SELECT run_id, output_dir, manifest_digest FROM runs").fetchall()
-    known, taken = {where: digest for _, where, digest in rows}, {run_id: where for run_id, where, _ in rows}
+        rows = con.execute("SELECT run_id, output_dir, manifest_digest, status FROM runs").fetchall()
+    known, taken = {where: digest for _, where, digest, _ in rows}, {run_id: where for run_id, where, *_ in rows}
+    running = {where for _, where, _, status in rows if status == "running"}
     batch: list[tuple[Path, RunRows]] = []
     for directory in dict.fromkeys(found.resolve() for found in find_run_dirs(project, roots)):
         where = relative(directory, project)
         try:
+            if where in running:
+                settle(directory, read_manifest(directory))
             if known.get(where) == digest_file(directory / MANIFEST_NAME):
                 continue
             run = read_run(directory, project)
@@ -90,6 +94,20 @@ def sync(path: Path, project: Path, roots: Iterable[str | Path]) -> SyncReport:
             batch = []
     _register(path, [d for d, _ in batch], [run for _, run in batch], project)
     return report
+
+
+def settle_running(path: Path, project: Path) -> None:
+    """Bring runs up to date that are registered as running though their process on this machine was killed.
+
+    Raises:
+        R2VError: if the registry can't be read or written.
+    """
+    with read(path) as con:
+        rows = con.execute("SELECT output_dir FROM runs WHERE status = 'running'").fetchall()
+    there = [project / where for (where,) in rows if (project / where / MANIFEST_NAME).exists()]
+    ended = [directory for directory in there if settle(directory, read_manifest(directory)).status != "running"]
+    if ended:
+        register_runs(path, ended, project)
 
 
 def _register(path: Path, run_dirs: list[Path], runs: list[RunRows], project: Path) -> list[RunManifest]:

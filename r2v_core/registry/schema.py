@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +23,11 @@ TABLES = ("runs", "episodes", "artifacts", "lineage", "metrics", "evaluations", 
 @cache
 def _sql() -> str:
     return files("r2v_core.registry").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+def relations() -> list[str]:
+    """The names of all tables and views."""
+    return re.findall(r"^CREATE (?:TABLE|VIEW) (\w+)", _sql(), re.MULTILINE)
 
 
 def create(con: duckdb.DuckDBPyConnection) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from r2v_core.errors import R2VError
+from r2v_core.errors import R2VError, nearest
 from r2v_core.registry.database import read_closed, reason
+from r2v_core.registry.schema import relations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,4 +53,13 @@ def run_sql(
     except duckdb.PermissionException as error:
         raise R2VError(f"the registry is read-only here: other files are out of reach ({reason(error)})") from error
     except duckdb.Error as error:
-        raise R2VError(f"bad SQL: {reason(error)}") from error
+        raise R2VError(f"bad SQL: {reason(error)}{_hint(error)}") from error
+
+
+def _hint(error: duckdb.Error) -> str:
+    """What could have been meant: DuckDB names columns in further lines, and only the nearest table."""
+    if table := re.search(r"Table with name (\S+) does not exist", str(error)):
+        return nearest(table[1], relations())
+    further = [line.strip() for line in str(error).splitlines()[1:]]
+    said = [line for line in further if line.startswith(("Candidate", "Did you mean"))]
+    return f" {said[0]}" if said else ""

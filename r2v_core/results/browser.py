@@ -39,6 +39,8 @@ INDEX_COLUMNS = (
     "cost",
     "safety_failure",
     "perturbations",
+    "error",
+    "flagged",
 )
 """Columns of the tables' episode rows that the browser lists and filters by."""
 
@@ -174,6 +176,7 @@ def _decision(decision: Decision, shard: _Shard) -> dict[str, Any]:
         "threshold": _maybe(decision.threshold),
         "escalate": decision.escalate,
         "blocked": decision.blocked,
+        **({"cut": decision.cut} if decision.cut else {}),
     }
 
 

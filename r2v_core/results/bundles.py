@@ -24,7 +24,7 @@ class Analysis(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cvar_alpha: float = Field(gt=0, le=1, description="tail share of cvar_failure")
-    bootstrap: int = Field(ge=1, description="resamples over tasks")
+    bootstrap: int = Field(ge=1, description="resamples over templates")
     confidence: float = Field(gt=0, lt=1, description="coverage of the intervals")
 
 
@@ -109,7 +109,7 @@ def bundle_frames(bundles: Iterable[Bundle]) -> Frames:
     episodes, steps = [], []
     for bundle in bundles:
         key = {name: getattr(bundle, name) for name in KEY_COLUMNS}
-        rows = pd.DataFrame(bundle.episodes)
+        rows = pd.DataFrame({"error": False, "flagged": False} | bundle.episodes)  # columns that bundles once lacked
         episodes.append(rows.assign(**key))
         table = pd.DataFrame(bundle.steps)
         owner = rows.iloc[table.pop("episode").to_numpy(dtype=int)]

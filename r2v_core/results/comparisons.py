@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from r2v_core.digest import rng
 from r2v_core.evaluation.frame import Frames
 from r2v_core.evaluation.metrics import metric_functions, tally
-from r2v_core.evaluation.statistics import difference, estimate, holm, mcnemar_exact, verdict
+from r2v_core.evaluation.statistics import difference, estimate, holm, mcnemar_exact, sign_flip, verdict
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.tables import format_interval, method_rank, resamples_for
 
@@ -36,6 +37,9 @@ COMPARISON_COLUMNS = [
     "cvar_difference_ci",
     "cost_difference",
     "cost_difference_ci",
+    "n_templates",
+    "p_sign_flip",
+    "p_sign_flip_holm",
 ]
 
 ABLATION_COLUMNS = ["ablation", *COMPARISON_COLUMNS]
@@ -45,7 +49,9 @@ def comparisons(frames: Frames, analysis: Analysis, reference: str = REFERENCE) 
     """``reference`` against each other method on the episodes that both played, all partition seeds together.
 
     A pair is one task under one perturbation seed (noisy) or replicate (clean) of one partition seed. Differences are
-    ``reference`` − other. All rows are one family for Holm's correction. Empty if the reference was not evaluated.
+    ``reference`` − other. All rows are one family for Holm's correction. A verdict rests on the sign-flip test over
+    templates and on the interval; McNemar's test, which takes the episodes of a template as independent, is a
+    description. Empty if the reference was not evaluated.
     """
     table = frames.episodes
     rows = []
@@ -58,10 +64,11 @@ def comparisons(frames: Frames, analysis: Analysis, reference: str = REFERENCE) 
             row = _compare(mine, here[here["method"] == other], frames.steps.iloc[:0], condition, analysis)
             if row is not None:
                 rows.append(row)
-    corrected = holm([row["p_mcnemar"] for row in rows])
-    for row, p in zip(rows, corrected, strict=True):
-        row["p_holm"] = float(p)
-        row["verdict"] = verdict(row.pop("estimate"), float(p))
+    for test, corrected in (("p_mcnemar", "p_holm"), ("p_sign_flip", "p_sign_flip_holm")):
+        for row, p in zip(rows, holm([row[test] for row in rows]), strict=True):
+            row[corrected] = float(p)
+    for row in rows:
+        row["verdict"] = verdict(row.pop("estimate"), row["p_sign_flip_holm"])
     return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
@@ -83,6 +90,8 @@ def _compare(
         for name in ("success_rate", "cvar_failure", "avg_cost")
     }
     test = mcnemar_exact(first["success"], second["success"])
+    gained = first["success"].astype(float) - second["success"].astype(float)
+    flipped = sign_flip(gained.groupby(first["template_id"]).sum(), rng("sign flips"))
     seeds = [str(seed) for seed in mine_by_seed]
     row: dict[str, Any] = {
         "method": mine["method"].iloc[0],
@@ -91,12 +100,14 @@ def _compare(
         "condition": condition,
         "seed": seeds[0] if len(seeds) == 1 else "all",
         "n_pairs": len(both),
-        "n_tasks": resamples.n_tasks,
+        "n_tasks": first["task_id"].nunique(),
+        "n_templates": resamples.n_clusters,
         "success_method": estimate(mine_by_seed, metrics["success_rate"], resamples).value,
         "success_baseline": estimate(theirs_by_seed, metrics["success_rate"], resamples).value,
         "mcnemar_b": test.only_first,
         "mcnemar_c": test.only_second,
         "p_mcnemar": test.p,
+        "p_sign_flip": flipped,
         "estimate": delta["success_rate"],
     }
     shown = {"difference": "success_rate", "cost_difference": "avg_cost"}

@@ -1,4 +1,4 @@
-"""The threshold sweep: success against teacher calls of every scoring rule, and the area under each curve."""
+"""The threshold sweep: success against cost and teacher calls of every scoring rule, and the areas under the curves."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ ENDS = ("slm_only", "llm_only")
 
 FRONTIER_COLUMNS = [
     "rule", "method", "condition", "llm_call_rate", "llm_call_rate_ci", "success_rate", "success_rate_ci",
-    "cvar_failure", "cvar_failure_ci", "avg_cost", "avg_cost_ci", "n_episodes",
+    "cvar_failure", "cvar_failure_ci", "avg_cost", "avg_cost_ci", "n_episodes", "avg_teacher_calls",
+    "avg_teacher_calls_ci",
 ]  # fmt: skip
 AREA_COLUMNS = ["rule", "condition", "area", "area_ci", "difference", "difference_ci", "verdict", "n_points",
-                "n_tasks"]  # fmt: skip
+                "n_tasks", "cost_area", "cost_area_ci", "cost_area_difference", "cost_area_difference_ci",
+                "cost_area_verdict"]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +40,8 @@ def frontier(frames: Frames, analysis: Analysis) -> pd.DataFrame:
         resamples = resamples_for(tallies, analysis)
         row: dict[str, Any] = {"rule": rule_of(method), "method": method, "condition": condition}
         row["n_episodes"] = int(sum(found.episodes.sum() for found in tallies.values()))
-        for name in ("llm_call_rate", "success_rate", "avg_cost", *(("cvar_failure",) if condition != "clean" else ())):
+        shown = ("llm_call_rate", "success_rate", "avg_cost", "avg_teacher_calls")
+        for name in (*shown, *(("cvar_failure",) if condition != "clean" else ())):
             found = estimate(tallies, metrics[name], resamples)
             row[name], row[f"{name}_ci"] = found.value, format_interval(found.low, found.high)
         rows.append(row)
@@ -65,11 +68,34 @@ def area(calls: Floats, success: Floats) -> Floats:
     return np.sum((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2, axis=0)
 
 
-def frontier_areas(frames: Frames, analysis: Analysis, reference: str = "r2v") -> pd.DataFrame:
-    """The area under each rule's curve, and how much larger the reference's is, with intervals over tasks.
+def cost_area(cost: Floats, success: Floats, ends: tuple[int, int]) -> Floats:
+    """Area under success over cost, from the small model alone to the teacher alone, as a mean success rate in [0, 1].
 
-    Intervals are paired: every rule is recomputed on the same drawn tasks. 'not shown' where the difference's interval
-    holds 0. Empty without a sweep or without its ends.
+    A point that costs more than the teacher alone counts as the teacher alone, which is to be had for less; likewise at
+    the other end.
+
+    Args:
+        cost: mean cost of an episode at each point, shape (points, B).
+        success: success rates, the same shape.
+        ends: rows of the small model alone and of the teacher alone.
+
+    Returns:
+        Shape (B,); NaN where the teacher alone does not cost more than the small model alone.
+    """
+    low, high = cost[ends[0]], cost[ends[1]]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x = np.where(high > low, (cost - low) / (high - low), np.nan)
+    below, above = x <= 0, x >= 1
+    y = np.where(below, success[ends[0]], np.where(above, success[ends[1]], success))
+    return area(np.clip(x, 0.0, 1.0), y)
+
+
+def frontier_areas(frames: Frames, analysis: Analysis, reference: str = "r2v") -> pd.DataFrame:
+    """The areas under each rule's curve, and how much larger the reference's are, with intervals over templates.
+
+    Intervals are paired: every rule is recomputed on the same drawn templates. 'not shown' where the difference's
+    interval holds 0. Empty without a sweep or without its ends. ``cost_area`` is the one to go by: a share of calls
+    falls when an agent dithers, its cost does not.
     """
     tallies = make_tallies(frames)
     metrics = metric_functions(analysis.cvar_alpha)
@@ -82,26 +108,42 @@ def frontier_areas(frames: Frames, analysis: Analysis, reference: str = "r2v") -
         resamples = resamples_for(by_seed, analysis)
         found = {}
         for rule in rules:
-            points = [
-                tallies[m, c] for m, c in tallies if c == condition and (m in ENDS or ("@" in m and rule_of(m) == rule))
-            ]
-            found[rule] = (*_area(points, metrics, resamples), len(points))
-        for rule, (value, draws, n) in found.items():
-            row = {"rule": rule, "condition": condition, "area": value, "n_points": n, "n_tasks": resamples.n_tasks}
-            row["area_ci"] = format_interval(*percentile_interval(draws, analysis.confidence))
-            if rule != reference and reference in found:
-                best, best_draws, _ = found[reference]
-                low, high = percentile_interval(best_draws - draws, analysis.confidence)
-                row["difference"], row["difference_ci"] = best - value, format_interval(low, high)
-                row["verdict"] = "better" if low > 0 else "worse" if high < 0 else "not shown"
+            swept = [m for m, c in tallies if c == condition and "@" in m and rule_of(m) == rule]
+            points = [tallies[m, condition] for m in (*ENDS, *swept)]
+            found[rule] = (_areas(points, metrics, resamples), len(points))
+        n_tasks = len({task for tally in by_seed.values() for task in tally.tasks})
+        for rule, (areas, n) in found.items():
+            row = {"rule": rule, "condition": condition, "n_points": n, "n_tasks": n_tasks}
+            best = found[reference][0] if rule != reference and reference in found else {}
+            for name, (value, draws) in areas.items():
+                row[name] = value
+                low, high = percentile_interval(draws, analysis.confidence, resamples.n_clusters)
+                row[f"{name}_ci"] = format_interval(low, high)
+                if best:
+                    low, high = percentile_interval(best[name][1] - draws, analysis.confidence, resamples.n_clusters)
+                    start = "" if name == "area" else f"{name}_"
+                    row[f"{start}difference"] = best[name][0] - value
+                    row[f"{start}difference_ci"] = format_interval(low, high)
+                    row[f"{start}verdict"] = "better" if low > 0 else "worse" if high < 0 else "not shown"
             rows.append(row)
     return pd.DataFrame(rows).reindex(columns=AREA_COLUMNS)
 
 
-def _area(points: list[dict[int, Tally]], metrics: dict[str, Metric], resamples: Resamples) -> tuple[float, Floats]:
-    """A curve's area on the data and on each resample, each point averaged over partition seeds."""
-    calls = [resampled(point, metrics["llm_call_rate"], resamples) for point in points]
-    success = [resampled(point, metrics["success_rate"], resamples) for point in points]
-    value = area(np.array([[found.mean()] for found, _ in calls]), np.array([[found.mean()] for found, _ in success]))
-    draws = area(np.stack([draws for _, draws in calls]), np.stack([draws for _, draws in success]))
-    return float(value[0]), draws
+def _areas(
+    points: list[dict[int, Tally]], metrics: dict[str, Metric], resamples: Resamples
+) -> dict[str, tuple[float, Floats]]:
+    """A curve's areas on the data and on each resample, each point averaged over partition seeds; the ends first."""
+    made = {
+        name: [resampled(point, metrics[name], resamples) for point in points]
+        for name in ("llm_call_rate", "avg_cost", "success_rate")
+    }
+    value = {name: np.array([[found.mean()] for found, _ in column]) for name, column in made.items()}
+    draws = {name: np.stack([draws for _, draws in column]) for name, column in made.items()}
+    calls, cost, success = "llm_call_rate", "avg_cost", "success_rate"
+    return {
+        "area": (float(area(value[calls], value[success])[0]), area(draws[calls], draws[success])),
+        "cost_area": (
+            float(cost_area(value[cost], value[success], (0, 1))[0]),
+            cost_area(draws[cost], draws[success], (0, 1)),
+        ),
+    }

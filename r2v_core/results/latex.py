@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -29,7 +30,9 @@ _ESCAPES = {
 
 
 @dataclass(frozen=True)
-class _Column:
+class LatexColumn:
+    """A metric as a column."""
+
     metric: str
     title: str
     scale: float
@@ -37,15 +40,15 @@ class _Column:
     best: str  # 'max', 'min' or '' where no direction is better by itself
 
 
-_COLUMNS = (
-    _Column("success_rate", r"Success \%", 100, 1, "max"),
-    _Column("worst_seed_sr", r"Worst seed \%", 100, 1, "max"),
-    _Column("cvar_failure", r"CVaR$_{ALPHA}$ fail.\ \%", 100, 1, "min"),
-    _Column("llm_call_rate", r"Teacher calls \%", 100, 1, ""),
-    _Column("avg_cost", "Cost", 1, 1, ""),
-    _Column("safety_failure_rate", r"Unsafe \%", 100, 1, "min"),
-    _Column("ece", "ECE", 1, 3, "min"),
-    _Column("brier", "Brier", 1, 3, "min"),
+COLUMNS = (
+    LatexColumn("success_rate", r"Success \%", 100, 1, "max"),
+    LatexColumn("worst_seed_sr", r"Worst seed \%", 100, 1, "max"),
+    LatexColumn("cvar_failure", r"CVaR$_{ALPHA}$ fail.\ \%", 100, 1, "min"),
+    LatexColumn("llm_call_rate", r"Teacher calls \%", 100, 1, ""),
+    LatexColumn("avg_cost", "Cost", 1, 1, ""),
+    LatexColumn("safety_failure_rate", r"Unsafe \%", 100, 1, "min"),
+    LatexColumn("ece", "ECE", 1, 3, "min"),
+    LatexColumn("brier", "Brier", 1, 3, "min"),
 )
 
 
@@ -64,7 +67,7 @@ def main_table_latex(long: pd.DataFrame, *, alpha: float, confidence: float) -> 
     """
     seed = summarised_seed(list(long["seed"]))
     rows = long[long["seed"] == seed]
-    titles = " & ".join(column.title.replace("ALPHA", f"{alpha:g}") for column in _COLUMNS)
+    titles = " & ".join(column.title.replace("ALPHA", f"{alpha:g}") for column in COLUMNS)
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",
         r"\begin{table*}[t]",
@@ -74,14 +77,14 @@ def main_table_latex(long: pd.DataFrame, *, alpha: float, confidence: float) -> 
         r"\label{tab:main}",
         r"\setlength{\tabcolsep}{4pt}",
         r"\vspace{4pt}",
-        rf"\begin{{tabular}}{{l{'r' * len(_COLUMNS)}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(COLUMNS)}}}",
         r"\toprule",
         rf"Method & {titles} \\",
     ]
     for condition in sorted(rows["condition"].unique()):
         lines.append(r"\midrule")
-        lines.append(rf"\multicolumn{{{len(_COLUMNS) + 1}}}{{l}}{{\emph{{{escape(condition)}}}}} \\")
-        lines += _section(rows[rows["condition"] == condition])
+        lines.append(rf"\multicolumn{{{len(COLUMNS) + 1}}}{{l}}{{\emph{{{escape(condition)}}}}} \\")
+        lines += method_lines([rows[rows["condition"] == condition]], COLUMNS)
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
     return "\n".join(lines) + "\n"
 
@@ -109,24 +112,31 @@ def _caption(rows: pd.DataFrame, seed: str, confidence: float) -> str:
     seeds = "mean over the partition seeds" if seed == "all" else f"partition seed {escape(seed)}"
     return (
         f"{benchmark}: closed-loop results on {counts['n_tasks']} held-out tasks and up to {counts['n_z']} "
-        f"perturbation seeds, {seeds}. Brackets: {confidence * 100:g}\\,\\% bootstrap intervals over tasks. "
+        f"perturbation seeds, {seeds}. Brackets: {confidence * 100:g}\\,\\% bootstrap intervals over templates. "
         "Cost in units per episode. Best value in bold, the oracle left out."
     )
 
 
-def _section(rows: pd.DataFrame) -> list[str]:
-    cells = {(m, name): (value, low, high) for m, name, value, low, high in _values(rows)}
-    methods = sorted(rows["method"].unique(), key=method_rank)
-    best = {column.metric: _best(column, rows) for column in _COLUMNS}
+def method_lines(groups: Sequence[pd.DataFrame], columns: Sequence[LatexColumn]) -> list[str]:
+    """Two lines a method, values and intervals beneath; the same columns for each group, best of a group in bold.
+
+    Args:
+        groups: long tables of one condition and seed each, side by side; empty ones give dashes.
+        columns: what is shown of each.
+    """
+    methods = sorted({method for rows in groups for method in rows["method"]}, key=method_rank)
+    cells = [{(m, name): (value, low, high) for m, name, value, low, high in _values(rows)} for rows in groups]
+    best = [{column.metric: _best(column, rows) for column in columns} for rows in groups]
     lines = []
     for method in methods:
         values, intervals = [], []
-        for column in _COLUMNS:
-            value, low, high = cells.get((method, column.metric), (float("nan"),) * 3)
-            text = "--" if pd.isna(value) else f"{value * column.scale:.{column.digits}f}"
-            bold = text != "--" and method not in UPPER_BOUNDS and text == best[column.metric]
-            values.append(rf"\textbf{{{text}}}" if bold else text)
-            intervals.append(_interval(column, low, high))
+        for known, tops in zip(cells, best, strict=True):
+            for column in columns:
+                value, low, high = known.get((method, column.metric), (float("nan"),) * 3)
+                text = "--" if pd.isna(value) else f"{value * column.scale:.{column.digits}f}"
+                bold = text != "--" and method not in UPPER_BOUNDS and text == tops[column.metric]
+                values.append(rf"\textbf{{{text}}}" if bold else text)
+                intervals.append(_interval(column, low, high))
         lines.append(rf"{escape(method)} & {' & '.join(values)} \\")
         lines.append(rf" & {' & '.join(intervals)} \\[2pt]")
     return lines
@@ -136,14 +146,14 @@ def _values(rows: pd.DataFrame) -> list[tuple[str, str, float, float, float]]:
     return list(rows[["method", "metric", "value", "ci_low", "ci_high"]].itertuples(index=False, name=None))
 
 
-def _interval(column: _Column, low: float, high: float) -> str:
+def _interval(column: LatexColumn, low: float, high: float) -> str:
     if pd.isna(low) or pd.isna(high):
         return ""
     digits = column.digits
     return rf"{{\scriptsize [{low * column.scale:.{digits}f}, {high * column.scale:.{digits}f}]}}"
 
 
-def _best(column: _Column, rows: pd.DataFrame) -> str | None:
+def _best(column: LatexColumn, rows: pd.DataFrame) -> str | None:
     part = rows[(rows["metric"] == column.metric) & ~rows["method"].isin(UPPER_BOUNDS)]["value"].dropna()
     if not column.best or len(part) < 2:
         return None

@@ -45,13 +45,13 @@ SCRIPTS = ("dom", "data", "diff", "filters", "list", "step", "episode", "address
 """The page's script files, in order; joined, they share one scope."""
 
 CAPTIONS = {
-    "frontier": "Share of episodes solved against cost per episode, with intervals over tasks both ways; lines "
+    "frontier": "Share of episodes solved against cost per episode, with intervals over templates both ways; lines "
     "join the thresholds that were swept.",
     "success_per_seed": "Success under each perturbation seed; the bar marks the mean of the worst seeds (1 − CVaR).",
     "success_by_perturbation": "Success in the episodes that each perturbation family struck, with intervals.",
     "reliability": "How often the small model's action failed against the risk that the router predicted.",
     "escalations": "Share of steps that the teacher played, by position in the episode.",
-    "ablation_deltas": "What each variant loses or gains against the full method, with intervals over tasks.",
+    "ablation_deltas": "What each variant loses or gains against the full method, with intervals over templates.",
 }
 
 
@@ -212,22 +212,21 @@ def _cell(entry: dict[str, Any] | None, form: str) -> dict[str, str]:
 
 def _area(row: dict[str, Any]) -> dict[str, str]:
     compared = row["difference"] is not None
-    return {
-        "rule": row["rule"],
-        "condition": row["condition"],
-        "area": f"{row['area']:.3f}",
-        "area_ci": row["area_ci"],
-        "difference": f"{row['difference']:+.3f}" if compared else "–",
-        "difference_ci": row["difference_ci"] if compared else "",
-        "verdict": row["verdict"] if compared else "",
-    }
+    cells = {"rule": row["rule"], "condition": row["condition"]}
+    for name, start in (("cost_area", "cost_area_"), ("area", "")):
+        cells[name], cells[f"{name}_ci"] = "–" if row[name] is None else f"{row[name]:.3f}", row[f"{name}_ci"]
+        gap = row[f"{start}difference"]
+        cells[f"{start}difference"] = "–" if gap is None else f"{gap:+.3f}"
+        cells[f"{start}difference_ci"] = row[f"{start}difference_ci"] if compared else ""
+        cells[f"{start}verdict"] = row[f"{start}verdict"] if compared else ""
+    return cells
 
 
 def _comparison(row: dict[str, Any]) -> dict[str, Any]:
     return row | {
         "difference": f"{row['difference']:+.1%}",
         "cost_difference": f"{row['cost_difference']:+.1f}",
-        "p_holm": f"{row['p_holm']:.2g}",
+        "p_sign_flip_holm": f"{row['p_sign_flip_holm']:.2g}",
         "won": _episodes_link(row, f"+{row['baseline']}"),
         "lost": _episodes_link(row, f"-{row['baseline']}"),
     }

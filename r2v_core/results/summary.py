@@ -19,6 +19,7 @@ METRIC_NOTES = {
     "success_rate": "share of episodes that the benchmark's own verdict calls solved",
     "worst_seed_sr": "success rate of the worst perturbation seed",
     "cvar_failure": "mean failure rate over the worst share alpha of perturbation seeds",
+    "cvar_failure_null": "CVaR of failure that so few tasks would show if no world were worse than another",
     "bottom_10_sr": "mean success rate over the worst tenth of perturbation seeds",
     "avg_cost": "cost units per episode, as configured per small-model step and per teacher step",
     "avg_latency": "measured wall seconds per episode; depends on the machine and its load",
@@ -28,6 +29,9 @@ METRIC_NOTES = {
     "brier": "Brier score of the same",
     "robustness_gap": "clean success rate minus noisy success rate, same tasks",
     "avg_steps": "steps per episode",
+    "avg_teacher_calls": "steps of an episode that the teacher played; dithering does not lower it",
+    "calls_vs_llm_only": "teacher calls per episode as a share of llm_only's, on the same tasks",
+    "cost_vs_llm_only": "cost units per episode as a share of llm_only's, on the same tasks",
     "cost_usd": "measured dollars per episode",
     "tokens": "tokens in and out per episode",
 }
@@ -79,10 +83,11 @@ def _setting(long: pd.DataFrame, bundles: list[Bundle], analysis: Analysis, seed
         "rows_shown": "mean over partition seeds" if seed == "all" else "one partition seed",
         "per_method_and_condition": counts,
         "statistics": {
-            "intervals": f"{analysis.confidence:.0%} bootstrap over tasks, {analysis.bootstrap} resamples, all "
-            "episodes of a task together; percentile for means, basic for worst seed, CVaR, bottom tenth, ECE; exact "
-            "bound over tasks where all episodes agree",
-            "test": "exact McNemar test on paired episodes, Holm-corrected over all comparisons",
+            "intervals": f"{analysis.confidence:.0%} bootstrap over templates, {analysis.bootstrap} resamples, all "
+            "episodes of a template together; percentile for means, basic for worst seed, CVaR, bottom tenth, ECE, "
+            "both wider where templates are few; exact bound over templates where all episodes agree",
+            "test": "sign-flip test on whole templates (exact up to 14 that differ), given these worlds and training "
+            "seeds, Holm-corrected over all comparisons; McNemar's counts beside it",
             "verdict": "'better' or 'worse' only if the corrected p is below 0.05 and the paired interval excludes 0, "
             "else 'not shown'",
             "cvar_alpha": analysis.cvar_alpha,
@@ -133,8 +138,8 @@ def statement(row: dict[str, Any]) -> str:
     }[row["verdict"]]
     return (
         f"{row['condition']}: {claim} ({row['success_method']:.1%} against {row['success_baseline']:.1%}, difference "
-        f"{sign}{abs(row['difference']):.3f}{low_high}, corrected p = {row['p_holm']:.2g}, n = {row['n_pairs']} pairs "
-        f"on {row['n_tasks']} tasks)"
+        f"{sign}{abs(row['difference']):.3f}{low_high}, corrected p = "
+        f"{row['p_sign_flip_holm']:.2g}, n = {row['n_pairs']} pairs on {row['n_tasks']} tasks)"
     )
 
 
@@ -164,11 +169,21 @@ def caveats(long: pd.DataFrame, compared: pd.DataFrame, bundles: list[Bundle], s
         )
     if len(compared):
         notes.append(
-            "McNemar's test takes episodes of one task as independent; the interval over tasks does not, and a verdict "
-            "needs both."
+            "Tests and intervals take templates as drawn at random, worlds and training as they were; a verdict needs "
+            "both."
         )
     else:
         notes.append("r2v was not evaluated beside another method, so nothing is compared.")
+    if errors := int(rows[rows["metric"] == "n_errors"]["value"].sum()):
+        notes.append(
+            f"{errors} of {int(counts['n_episodes'].sum())} episodes ended in an error (an environment that failed, a "
+            "refused request) and count as failed; n_errors says of which method."
+        )
+    if flagged := int(rows[rows["metric"] == "n_flagged"]["value"].sum()):
+        notes.append(
+            f"{flagged} of {int(counts['n_episodes'].sum())} episodes changed what could forge a verdict, or tried to; "
+            "verdict_flags in an episode's metadata says what, n_flagged of which method."
+        )
     notes.append("Intervals cover the choice of test tasks, not another training run.")
     notes.append("Latency was measured with episodes rolled out side by side on the evaluating machine.")
     return notes

@@ -13,6 +13,7 @@ from r2v_core.digest import rng
 from r2v_core.evaluation.frame import Frames
 from r2v_core.evaluation.metrics import (
     Tally,
+    cvar_failure_null,
     metric_functions,
     tally,
 )
@@ -22,6 +23,8 @@ from r2v_core.evaluation.statistics import (
     difference,
     draw,
     estimate,
+    percentile_interval,
+    resampled,
 )
 from r2v_core.results.bundles import Analysis
 
@@ -61,9 +64,19 @@ MAIN_COLUMNS = [
     "success_rate_sd",
     "cvar_failure_sd",
     "llm_call_rate_sd",
+    "n_errors",
+    "n_flagged",
+    "cvar_failure_null",
+    "n_templates",
+    "avg_teacher_calls",
+    "avg_teacher_calls_ci",
+    "calls_vs_llm_only",
+    "calls_vs_llm_only_ci",
+    "cost_vs_llm_only",
+    "cost_vs_llm_only_ci",
 ]
 
-COUNTS = ("n_episodes", "n_tasks", "n_z", "n_injected", "n_labelled_steps")
+COUNTS = ("n_episodes", "n_tasks", "n_templates", "n_z", "n_injected", "n_labelled_steps", "n_errors", "n_flagged")
 
 
 def method_rank(method: str) -> tuple[int, str]:
@@ -109,9 +122,9 @@ def make_tallies(frames: Frames) -> Tallies:
 
 
 def resamples_for(tallies: Mapping[int, Tally], analysis: Analysis) -> Resamples:
-    """The task draws for these sums; equal tasks get equal draws, so methods stay paired."""
-    tasks = {seed: found.tasks for seed, found in tallies.items()}
-    return draw(tasks, analysis.bootstrap, analysis.confidence, rng("bootstrap over tasks"))
+    """The draws for these sums; equal tasks get equal draws, so methods stay paired."""
+    templates = {seed: found.templates for seed, found in tallies.items()}
+    return draw(templates, analysis.bootstrap, analysis.confidence, rng("bootstrap over tasks"))
 
 
 def evaluations(frames: Frames, analysis: Analysis) -> pd.DataFrame:
@@ -133,6 +146,11 @@ def evaluations(frames: Frames, analysis: Analysis) -> pd.DataFrame:
             gap = _robustness_gap(clean, group, analysis) if condition == "noisy" else None
             if gap is not None:
                 rows.append(key | _cells("robustness_gap", gap, _n_episodes(group)))
+            if condition == "noisy":
+                null = np.mean([cvar_failure_null(found, analysis.cvar_alpha, rng("null")) for found in group.values()])
+                rows.append(key | _cells("cvar_failure_null", Estimate(float(null)), _n_episodes(group)))
+            for metric, found in _against_llm_only(group, tallies.get(("llm_only", condition), {}), analysis).items():
+                rows.append(key | _cells(metric, found, _n_episodes(group)))
             for name, count in _counts(group).items():
                 rows.append(key | _cells(name, Estimate(count), _n_episodes(group)))
     return pd.DataFrame(rows, columns=EVALUATION_COLUMNS)
@@ -162,8 +180,11 @@ def _counts(group: Mapping[int, Tally]) -> dict[str, float]:
     return {
         "n_episodes": _n_episodes(group),
         "n_tasks": len({task for found in group.values() for task in found.tasks}),
+        "n_templates": len({template for found in group.values() for template in found.templates}),
         "n_z": max(len(found.zs) for found in group.values()),
         "n_injected": float(sum(found.sums["injected"].sum() for found in group.values())),
+        "n_errors": float(sum(found.sums["error"].sum() for found in group.values())),
+        "n_flagged": float(sum(found.sums["flagged"].sum() for found in group.values())),
         "n_labelled_steps": sum(found.n_labelled for found in group.values()),
     }
 
@@ -191,6 +212,31 @@ def _robustness_gap(clean: Mapping[int, Tally], noisy: Mapping[int, Tally], anal
     same = {seed: clean[seed] for seed in noisy}
     metric = metric_functions(analysis.cvar_alpha)["success_rate"]
     return difference(same, noisy, metric, resamples_for(noisy, analysis))
+
+
+RELATIVE = {"calls_vs_llm_only": "avg_teacher_calls", "cost_vs_llm_only": "avg_cost"}
+"""Metric → what is divided by what ``llm_only`` has of it."""
+
+
+def _against_llm_only(
+    group: Mapping[int, Tally], llm_only: Mapping[int, Tally], analysis: Analysis
+) -> dict[str, Estimate]:
+    """Calls and cost an episode as shares of ``llm_only``'s, on the same drawn templates; nothing if it was not played
+    on the same tasks.
+    """
+    if any(seed not in llm_only or llm_only[seed].tasks != found.tasks for seed, found in group.items()):
+        return {}
+    same = {seed: llm_only[seed] for seed in group}
+    resamples, metrics, made = resamples_for(group, analysis), metric_functions(analysis.cvar_alpha), {}
+    for name, metric in RELATIVE.items():
+        points, draws = resampled(group, metrics[metric], resamples)
+        whole, whole_draws = resampled(same, metrics[metric], resamples)
+        if whole.mean() == 0:  # every episode of llm_only ended in an error before its first step
+            continue
+        ratios = np.divide(draws, whole_draws, where=whole_draws > 0, out=np.full_like(draws, np.nan))
+        low, high = percentile_interval(ratios, analysis.confidence, resamples.n_clusters)
+        made[name] = Estimate(float(points.mean() / whole.mean()), low, high)
+    return made
 
 
 def format_interval(low: float, high: float) -> str:

@@ -8,15 +8,18 @@ How a stage works (``training.*``, ``collection``, ``agent``, …) may differ: t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from r2v_core.config import LoadedConfig, section
 from r2v_core.runs.manifest import RunManifest
 
 WORLD = ("benchmark", "teacher.options", "slm", "perturbations")
-FREE = ("perturbations.seeds",)
-"""Parts of these sections that each stage reads for itself: how many noise seeds a split has."""
+FREE = ("perturbations.seeds", "slm.engine", "slm.engine_options")
+"""Parts of these sections that each stage reads for itself: how many noise seeds a split has, what samples tokens."""
+NOT_THE_EXPERIMENT = ("name", "paths.", "evaluation.", "training.wandb", "agent.parallel", "collection.parallel",
+                      "episodes.", "candidates.batch_size")  # fmt: skip
+"""Config keys in which two evaluations may differ without being of another experiment."""
 
 
 def disagreement(sections: Iterable[str], loaded: LoadedConfig, manifest: RunManifest) -> str | None:
@@ -27,9 +30,9 @@ def disagreement(sections: Iterable[str], loaded: LoadedConfig, manifest: RunMan
         loaded: today's configuration.
         manifest: the run's; keys that its snapshot does not have yet are taken as equal.
     """
-    depends = set(sections)
+    depends = tuple(sections)
     for name in WORLD:
-        if name not in depends:
+        if not any(f"{key}.".startswith(f"{name}.") for key in depends):
             continue
         then, now = recorded(manifest, name), section(loaded.config, name)
         if (found := _first_difference(name, then, now)) is not None:
@@ -63,3 +66,22 @@ def _first_difference(key: str, then: Any, now: Any) -> tuple[str, Any, Any] | N
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def experiment_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key → value, of a config snapshot, without those that do not make another experiment."""
+    return {key: value for key, value in _leaves(config) if not key.startswith(NOT_THE_EXPERIMENT)}
+
+
+def differing_keys(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Dotted config keys in which two evaluations differ and so don't belong in one table."""
+    a, b = experiment_keys(mine), experiment_keys(other)
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +19,10 @@ from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
 
 log = logging.getLogger(__name__)
+
+LONGEST_RUN_ID = 200
+"""Bytes; file systems allow 255 for a name, and files are named after runs."""
+_RUN_ID = re.compile(r"\w[\w.+:@=,~-]*")
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -71,6 +76,20 @@ def find_runs(
 ) -> list[UpstreamRun]:
     """Finished runs of a stage, newest first, of one experiment and seed where given."""
     return list(iter_runs(project, paths, stage, experiment, seed, "done"))
+
+
+def check_run_id(run_id: str) -> None:
+    """Refuse what is no name of a run directory.
+
+    Raises:
+        R2VError: with what a name may hold.
+    """
+    if not _RUN_ID.fullmatch(run_id) or len(run_id.encode()) > LONGEST_RUN_ID:
+        shown = ascii(run_id if len(run_id) <= 60 else run_id[:60] + "…")
+        raise R2VError(
+            f"--run-id {shown}: a run id names a folder: letters, digits and . _ - + : @ = , ~, beginning with "
+            f"a letter or digit, at most {LONGEST_RUN_ID} bytes; to read a run that lies elsewhere, use --input"
+        )
 
 
 def new_run_id(stage: Stage, partition: Partition, teacher: tuple[str, str], folder: Path) -> str:

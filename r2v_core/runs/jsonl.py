@@ -6,13 +6,14 @@ end a line. A store has one writer at a time; any number of processes may read w
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TextIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -65,7 +66,7 @@ class JsonlStore(Generic[T]):
         try:
             written = os.write(self._fd, line)
             if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes fitted")
+                raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {written} of {len(line)} bytes fitted")
             os.fsync(self._fd)
         except OSError as error:
             with suppress(OSError):
@@ -146,6 +147,35 @@ class JsonlStore(Generic[T]):
             sync_directory(self.path.parent)
         except OSError as error:
             raise R2VError(f"{self.path}: can't open for writing ({reason(error)})") from error
+
+
+def write_records(path: Path, records: Iterable[BaseModel]) -> None:
+    """Write a whole file of records, or nothing: what is made in one go needs no line-by-line promise.
+
+    Raises:
+        R2VError: if a record has no exact JSON form, or if the file can't be written.
+    """
+    try:
+        with whole_file(path) as handle:
+            for record in records:
+                handle.write(to_json(versioned(record), f"{path}: a {type(record).__name__}") + "\n")
+    except OSError as error:
+        raise R2VError(f"{path}: can't write ({reason(error)})") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file to write whole or not at all: a reader never sees half of it, a crash never leaves half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Any]]:

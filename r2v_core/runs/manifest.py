@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r2v_core.errors import R2VError
 from r2v_core.migrations import current_version, read_record
-from r2v_core.runs.jsonl import sync_directory
+from r2v_core.runs.jsonl import whole_file
 
 MANIFEST_NAME = "run_manifest.json"
 MERGE = "merge"
@@ -52,7 +51,7 @@ class RunManifest(BaseModel):
     created_at: str = Field(description="ISO 8601, UTC")
     finished_at: str | None = None
     output_dir: str = Field(description="the run directory, relative to the project root where possible")
-    config_path: str | None = None
+    config_path: str | None = Field(None, description="the config file, relative to the project root where possible")
     config: dict[str, Any] = Field(default_factory=dict, description="merged config snapshot, secrets excluded")
     config_digest: str = ""
     overrides: list[str] = Field(default_factory=list)
@@ -62,6 +61,7 @@ class RunManifest(BaseModel):
     inputs: list[RunInput] = Field(default_factory=list)
     digest: str = Field(default="", description="content digest of what the run produced = Dagster data version")
     artifacts: dict[str, str] = Field(default_factory=dict, description="name → path relative to output_dir")
+    artifact_digests: dict[str, str] = Field(default_factory=dict, description="name → digest of its bytes at finish")
     n_episodes: int = 0
     n_success: int = 0
     n_steps: int = 0
@@ -87,17 +87,9 @@ def utc_now() -> str:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a reader never sees half of it, a crash never leaves half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file whole or not at all (:func:`r2v_core.runs.jsonl.whole_file`)."""
+    with whole_file(path) as handle:
+        handle.write(text)
 
 
 def sweep_temporaries(run_dir: Path) -> None:

@@ -73,7 +73,7 @@ def from_main(make: Callable[[], T]) -> T:
     return shared[0]
 
 
-def leave_to_main() -> None:
+def exit_workers() -> None:
     """Wait for all, then let the main process go on alone.
 
     Raises:
@@ -84,7 +84,7 @@ def leave_to_main() -> None:
         raise PartDone
 
 
-def own_file(path: Path) -> Path:
+def rank_file(path: Path) -> Path:
     """Where this process appends the records that :func:`gather` puts into ``path``."""
     return path if is_main() else path.with_name(f"{path.stem}.part{rank()}{path.suffix}")
 
@@ -95,11 +95,11 @@ def gather(path: Path, model: type[T], key: Callable[[T], Hashable]) -> None:
     Raises:
         PartDone: in helpers, once all processes are here.
     """
-    leave_to_main()
-    absorb(path, model, key)
+    exit_workers()
+    merge_rank_files(path, model, key)
 
 
-def absorb(path: Path, model: type[T], key: Callable[[T], Hashable]) -> None:
+def merge_rank_files(path: Path, model: type[T], key: Callable[[T], Hashable]) -> None:
     """Move the records of helpers' files into ``path``, each once: killed in between, it can be done again."""
     parts = sorted(path.parent.glob(f"{path.stem}.part*{path.suffix}"))
     if not parts:

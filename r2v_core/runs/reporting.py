@@ -7,9 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from r2v_core.runs import processes
+from r2v_core.console import say
+from r2v_core.runs import processes, stopping
 
 
 def _duration(seconds: float) -> str:
@@ -18,29 +20,21 @@ def _duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-class Stopped(BaseException):
-    """The process was asked to end (SIGTERM); unwinds like KeyboardInterrupt so that files are closed."""
-
-
 class Reporter:
-    """Says what a stage is doing. ``sink`` receives each line once more (Dagster's log, under Pipes).
-
-    ``stop_reason``, set by a signal handler, ends the stage at its next progress report: an exception raised by the
-    handler itself is lost where Python happens to be in a finaliser (``__del__``), which ignores exceptions.
-    """
+    """Says what a stage is doing. ``sink`` receives each line once more (Dagster's log, under Pipes)."""
 
     def __init__(self, stage: str, sink: Callable[[str], None] | None = None, every_s: float = 5.0) -> None:
         self.stage = stage
         self.sink = sink
         self.every_s = every_s
-        self.stop_reason: str | None = None
         self._began: dict[str, tuple[float, int]] = {}
         self._last = 0.0
         self._tty = sys.stderr.isatty()
 
     def log(self, message: str) -> None:
-        """One line for people."""
-        print(f"[{self.stage}] {message}", file=sys.stderr, flush=True)
+        """One line for people. That they have closed the terminal is no reason to lose work."""
+        with suppress(OSError):
+            say(f"[{self.stage}] {message}", error=True)
         if self.sink:
             self.sink(message)
 
@@ -50,10 +44,9 @@ class Reporter:
         Called as often as one likes; a line is printed every few seconds, and for the last item always.
 
         Raises:
-            Stopped: if the stage was asked to end.
+            Stopped: if the process was asked to end.
         """
-        if self.stop_reason is not None:
-            raise Stopped(self.stop_reason)
+        stopping.check()
         now = time.monotonic()
         if what not in self._began:
             self._began[what] = (now, done)

@@ -13,6 +13,8 @@ from r2v_core.config.schema import Config
 from r2v_core.errors import R2VError
 from r2v_core.migrations import current_version, read_record
 from r2v_core.partition import Partition
+from r2v_core.runs import processes
+from r2v_core.runs.artifacts import verify
 from r2v_core.runs.manifest import RunInput, RunManifest, Status, read_manifest
 from r2v_core.runs.reporting import Reporter
 
@@ -125,6 +127,8 @@ StageFunction = Callable[[StageContext], StageResult]
 def load_upstream(spec: StageSpec) -> dict[str, UpstreamRun]:
     """Open every input named in ``spec`` and check that it is finished and unchanged since planning.
 
+    Every file that it names is read and compared with the digest that its run gave it, by the main process.
+
     Raises:
         R2VError: naming the input that is missing, unfinished or altered.
     """
@@ -137,5 +141,7 @@ def load_upstream(spec: StageSpec) -> dict[str, UpstreamRun]:
                 f"input '{item.role}' ({item.run_id}) is {manifest.status} with digest {manifest.digest or 'none'}, "
                 f"but {item.digest} was planned for; materialise it again"
             )
+        if processes.is_main():
+            verify(directory, manifest)
         runs[item.role] = UpstreamRun(directory, manifest)
     return runs

@@ -3,14 +3,16 @@
 Inside: the program's own empty folder ``/box`` (in memory, limited), a private ``/tmp``, the system's ``/usr`` and this
 Python's standard library to read, a minimal ``/dev`` and ``/proc``. Own process, network, mount, host-name and IPC
 namespaces, no capabilities, an environment of four variables, an unprivileged user also where the caller is root.
+System calls are filtered (:mod:`.seccomp`), keys are its own (:mod:`.keyring`), memory and processes are limited for
+all of it together (:mod:`.cgroups`, :mod:`.memory`).
 
 ``apptainer``, for clusters without bubblewrap: the same by Apptainer's options, with the system of a container image
 (``$R2V_APPTAINER_IMAGE``, any with ``python3``) instead of this machine's. Its ``/box`` is a folder on disk, so that
 only the size of single files is limited, and the user inside is the one outside. **It was never run**: Apptainer was
 not at hand where this was written. Its command line and when it is chosen and refused are tested, nothing else.
 
-**Not isolated**: the kernel is shared, so a hole in it is a hole here; the processor is shared (limits are per process
-and wall time), and so are memory bandwidth and the clock. What the program can read of ``/usr`` and of the CPU and
+**Not isolated**: the kernel is shared, so a hole in it is a hole here; the processor is shared, and so are memory
+bandwidth and the clock. What the program can read of ``/usr`` and of the CPU and
 kernel versions is not hidden. Backend ``none`` isolates nothing: it limits time, memory, processes and output only.
 """
 
@@ -46,12 +48,14 @@ class Box:
     disk_mb: int
     files: Mapping[str, int] = field(default_factory=dict)
     """Descriptors of the files of ``/box`` by name, for a backend that takes them so."""
+    filter: int | None = None
+    """A descriptor that reads the filter of system calls, for a backend that loads one."""
     folder: Path | None = None
     """The folder that is ``/box``, for a backend that takes one."""
     readable: Sequence[Path] = ()
     """Further folders of this machine that can be read inside, under the same path."""
     hidden: Sequence[Path] = ()
-    """Folders that could be read inside and are empty there."""
+    """Folders and files that could be read inside and are empty there."""
     image: str = ""
     """The container image, for a backend that has one."""
     writable: bool = False
@@ -86,15 +90,21 @@ def _bubblewrap(box: Box) -> list[str]:
     for prefix in sorted(prefixes):
         arguments += _bound(prefix)
     arguments += ["--proc", "/proc", "--dev", "/dev"]
+    arguments += ["--ro-bind-try", "/dev/null", "/proc/keys"]
     for folder in ("/tmp", "/dev/shm", BOX):
         arguments += ["--perms", "1777", *size, "--tmpfs", folder]
     for path in sorted(box.readable):
         arguments += _bound(str(path))
     for path in sorted(box.hidden):
+        if not any(path.is_relative_to(shown) for shown in ("/usr", *prefixes, *map(str, box.readable))):
+            continue  # it is not there anyway
         if path.is_dir():
-            arguments += ["--tmpfs", str(path), "--remount-ro", str(path)]
+            arguments += [*size, "--tmpfs", str(path), "--remount-ro", str(path)]
+        elif path.is_file():
+            arguments += ["--ro-bind", "/dev/null", str(path)]
     for name, descriptor in box.files.items():
         arguments += ["--perms", "0666", "--file", str(descriptor), f"{BOX}/{name}"]
+    arguments += [] if box.filter is None else ["--seccomp", str(box.filter)]
     return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", BOX, "--", *_own_user()]
 
 

@@ -21,28 +21,35 @@ from pathlib import Path
 import pandas as pd
 
 from r2v_core.config import Config, LoadedConfig, override_config
+from r2v_core.console import say
 from r2v_core.digest import digest_of
 from r2v_core.evaluation.frame import Frames, frames
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.comparisons import REFERENCE, comparisons
 from r2v_core.results.tables import evaluations
+from r2v_core.runs import stopping
 from r2v_core.runs.directories import find_runs, relative_to
 from r2v_core.runs.fingerprint import BASE, fingerprint
 from r2v_core.runs.manifest import IMPORT, MERGE, RunInput, read_manifest, write_atomic
 from r2v_core.runs.parquet import read_parquet, write_parquet
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
-from r2v_core.stages.ablations import ABLATIONS, PREFIX, Ablation
+from r2v_core.stages.ablations import ABLATIONS, FOLDER, PREFIX, Ablation
+from r2v_core.stages.at_work import AtWorkError, refuse_if_at_work, wait_for
 from r2v_core.stages.plan import plan
 from r2v_core.stages.runner import execute, exit_with
 from r2v_core.stages.table import get_stage
 from r2v_core.trajectory import Episode, episodes_digest
 
-FOLDER = "ablations"
-"""Below ``paths.data`` and ``paths.outputs``: the runs that ablations had to make."""
 TRACES = "traces.parquet"
-ONLY_R2V = ("evaluation.methods=[r2v]", "evaluation.sweep=[]")
-"""A variant is compared by its ``r2v`` alone: the other methods are not what it ablates."""
+_EVALUATED = ("evaluation.methods=[r2v]", "evaluation.sweep=[]")
+ONLY_R2V = {
+    "train_router": ("training.router.baselines=[random_router]",),
+    "evaluate_clean": _EVALUATED,
+    "evaluate_noisy": _EVALUATED,
+}
+"""Stage → overrides: a variant is compared by its ``r2v`` alone, the other methods are not what it ablates. (The rate
+of ``random_router`` is r2v's: to calibrate it takes no play.)"""
 
 
 @dataclass
@@ -77,7 +84,7 @@ class Branch:
         changed = _loaded(full, self.overrides)
         if fingerprint(stage, whole, partition, full.manifest.inputs) == fingerprint(stage, changed, partition, inputs):
             return full
-        only = ONLY_R2V if stage.name.startswith("evaluate_") else ()
+        only = ONLY_R2V.get(stage.name, ())
         paths = changed.config.paths
         folders = (f"paths.data={paths.data}/{FOLDER}", f"paths.outputs={paths.outputs}/{FOLDER}")
         changed = _loaded(full, (*self.overrides, *only, *folders))
@@ -103,7 +110,14 @@ class Branch:
             tags=[PREFIX + self.variant],
             notes=f"made for {self.ctx.spec.run_id}",
         )
-        manifest = execute(spec, Reporter(self.ctx.report.stage, self.ctx.report.sink))
+        try:
+            refuse_if_at_work(spec)
+            manifest = execute(spec, Reporter(self.ctx.report.stage, self.ctx.report.sink))
+        except AtWorkError as other:  # another ablation that needs it too
+            if wait_for(other.run, self.ctx.report.log, stopping.check).status != "done":
+                return self._make(stage, loaded, inputs | ({BASE: base} if base else {}))
+            return UpstreamRun(other.run.directory, read_manifest(other.run.directory))
+        stopping.check()  # asked while the manifest was being written
         gc.collect()  # models of the stage before the next one loads its own
         return UpstreamRun(Path(spec.run_dir), manifest)
 
@@ -196,7 +210,7 @@ def _preview(ablation: Ablation, compared: pd.DataFrame, again: dict[str, list[s
         lines.append(
             f"| {row['baseline']} | {stages} | {row['n_pairs']} | {row['success_baseline']:.1%} "
             f"| {row['success_method']:.1%} | {-row['difference']:+.1%} | {row['difference_ci'] or '–'} "
-            f"| {row['p_holm']:.3f} | {verdict} |"
+            f"| {row['p_sign_flip_holm']:.3f} | {verdict} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -209,5 +223,8 @@ if __name__ == "__main__":
     if named not in ABLATIONS:
         listed = "\n".join(f"  {ablation.name:20} {ablation.title}" for ablation in ABLATIONS.values())
         message = f"name an ablation: python -m r2v_core.stages.ablation NAME --help\n{listed}"
-        sys.exit(print(message) or 0 if named in ("-h", "--help") else exit_with(R2VError(message)))
+        if named not in ("-h", "--help"):
+            sys.exit(exit_with(R2VError(message)))
+        say(message)
+        sys.exit(0)
     sys.exit(main(PREFIX + named, sys.argv[2:]))

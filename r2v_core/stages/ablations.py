@@ -11,6 +11,8 @@ from itertools import product
 
 PREFIX = "ablation_"
 """Stage and asset of an ablation: this and its name."""
+FOLDER = "ablations"
+"""Below ``paths.data`` and ``paths.outputs``: the runs that ablations had to make."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,19 @@ def _single(name: str, title: str, *overrides: str) -> Ablation:
     return Ablation(name, title, {name: overrides})
 
 
-UNCERTAINTY = ("entropy", "logprob_best", "logprob_mean", "logprob_std", "consistency", "semantic_entropy")
-VERIFIER = ("verifier_spread", "verifier_mean", "verifier_std", "verifier_best", "verifier_worst")
-PROGRESS = ("horizon_fraction", "step", "context_length", "goal_length")
-FEATURE_GROUPS = {"uncertainty": UNCERTAINTY, "verifier": VERIFIER, "progress": PROGRESS}
-"""What the features tell: how sure the policy is, what the verifier thinks, how far the episode is."""
+FEATURE_GROUPS = {
+    "uncertainty": (
+        *("entropy", "logprob_best", "logprob_mean", "logprob_std", "logprob_chosen"),
+        *("consistency", "semantic_entropy"),
+    ),
+    "verifier": (
+        *("verifier_spread", "verifier_mean", "verifier_std", "verifier_best", "verifier_worst", "verifier_chosen"),
+    ),
+    "progress": ("horizon_fraction", "step", "context_length", "goal_length"),
+    "loop": ("state_seen", "action_repeated", "unchanged"),
+}
+"""What the features tell: how sure the policy is, what the verifier thinks, how far the episode is, whether it goes
+round in circles."""
 
 ALPHAS, EPSILONS = (0.2, 0.5, 1.0), (0.1, 0.2, 0.3)
 
@@ -57,10 +67,13 @@ ABLATIONS: dict[str, Ablation] = {
             "agent.verifier=false",
             "candidates.rank_by=environment",
         ),
-        _single(
+        Ablation(
             "no_risk_calibration",
-            "Expected cost instead of CVaR, in training and in calibrating the threshold",
-            "training.router.objective=expected_cost",
+            "The published Lagrangian router, and the same with expected cost instead of CVaR",
+            {
+                "lagrangian": ("training.router.scorer=lagrangian",),
+                "no_risk_calibration": ("training.router.scorer=lagrangian", "training.router.objective=expected_cost"),
+            },
         ),
         _single(
             "static_threshold",
@@ -79,9 +92,10 @@ ABLATIONS: dict[str, Ablation] = {
         ),
         Ablation(
             "risk_sweep",
-            "Routers trained and calibrated for other tails α and bounds ε",
+            "Lagrangian routers trained and calibrated for other tails α and bounds ε",
             {
                 f"alpha_{alpha:g}_epsilon_{epsilon:g}": (
+                    "training.router.scorer=lagrangian",
                     f"training.router.cvar_alpha={alpha:g}",
                     f"training.router.cvar_epsilon={epsilon:g}",
                 )

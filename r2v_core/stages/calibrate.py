@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from r2v_core.console import say
 from r2v_core.errors import R2VError
 
 
@@ -24,22 +25,22 @@ def calibrate(
     """Print the router's threshold for a wanted share of teacher calls, what it does, and how to use it."""
     directory = router or newest_router(partition, config)
     found = share_threshold(directory, teacher_share)
-    typer.echo(f"router {directory}")
-    typer.echo(f"threshold {found['threshold']:.4f} (the router's own: {found['own']:.4f})")
-    typer.echo(f"  escalates {found['share']:.1%} of {found['n']} logged validation steps,")
-    typer.echo(f"  and {found['caught']:.1%} of the {found['failing']} where the small model's action fails")
+    say(f"router {directory}")
+    say(f"threshold {found['threshold']:.4f} (the router's own: {found['own']:.4f})")
+    say(f"  escalates {found['share']:.1%} of {found['n']} logged validation steps,")
+    say(f"  and {found['caught']:.1%} of the {found['failing']} where the small model's action fails")
     for level in found["played"]:
-        typer.echo(
+        say(
             f"  played at threshold {level['threshold']:.4f}: teacher calls {level['share']:.1%}, success "
-            f"{level['success']:.1%}, CVaR of failure {level['cvar']:.2f} on the validation tasks"
+            f"{level['success']:.1%} on the validation tasks, {'' if level.get('certified') else 'not '}certified"
         )
-    typer.echo("Train with it:")
-    typer.echo(
+    say("Train with it:")
+    say(
         f"  python -m r2v_core.stages.train_router --partition '{partition}' "
         f"--overrides training.router.teacher_share={teacher_share:g}"
     )
-    typer.echo("Evaluate the present router there and elsewhere, all scoring rules side by side:")
-    typer.echo(
+    say("Evaluate the present router there and elsewhere, all scoring rules side by side:")
+    say(
         f"  python -m r2v_core.stages.evaluate_noisy --partition '{partition}' "
         f"--overrides 'evaluation.sweep=[{teacher_share:g}]'"
     )

@@ -7,27 +7,27 @@ environment there (would it make progress?) without being played.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache, partial
 
-from r2v_core.agent.proposer import Proposer, Scorer, score_candidates
+from r2v_core.agent.proposer import Proposal, Proposer, Scorer, score_candidates
 from r2v_core.benchmarks import action_reader
 from r2v_core.benchmarks.actions import headline
 from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.digest import digest_of, rng
+from r2v_core.engines import open_engine
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.agreement import agreement
-from r2v_core.models.policy import Policy
 from r2v_core.models.prompt import render_prompt
 from r2v_core.models.verifier import Verifier
-from r2v_core.runs import processes
-from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.memory import FOLDER, Scope
 from r2v_core.runs.parquet import read_episodes
+from r2v_core.runs.recording import Chunk, Records
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
-from r2v_core.stages.teaching import open_environment, open_judge
+from r2v_core.stages.teacher_factory import open_environment, open_judge
 from r2v_core.teachers.budget import usage_counts
 from r2v_core.training.preferences import CandidateRow
 from r2v_core.trajectory import Candidate, Episode
@@ -80,27 +80,12 @@ def judge(
         for step in states[0].episode.steps[: max(wanted) + 1]:
             if step.index in wanted:
                 key = wanted[step.index]
-                verdicts[key] = {text: environment.peek(text) for text in dict.fromkeys(found[key])}
+                verdicts[key] = {text: environment.would_progress(text) for text in dict.fromkeys(found[key])}
             if step.executed and step.index < max(wanted):
                 environment.step(step.action)
     finally:
         environment.close()
     return verdicts
-
-
-def _rows(
-    ctx: StageContext, states: Sequence[State], known: Set[Key], proposer: Proposer, benchmark: Benchmark
-) -> Iterator[CandidateRow]:
-    """Rows of this process's share of the states, without those that are known."""
-    tasks = {task.task_id: task for task in read_tasks(ctx.inputs["tasks"])}
-    by_episode: dict[str, list[State]] = defaultdict(list)
-    for state in states:
-        by_episode[state.episode.episode_id].append(state)
-    for i, group in enumerate(groups(list(by_episode.values()), ctx.config.candidates.batch_size)):
-        left = [[state for state in some if state.key not in known] for some in group]
-        if i % processes.count() == processes.rank() and any(left):
-            proposer.scope(str(i))
-            yield from _propose_and_judge(ctx, [some for some in left if some], proposer, benchmark, tasks)
 
 
 def groups(episodes: Sequence[list[State]], size: int) -> Iterator[list[list[State]]]:
@@ -118,16 +103,20 @@ def groups(episodes: Sequence[list[State]], size: int) -> Iterator[list[list[Sta
 def _propose_and_judge(
     ctx: StageContext,
     group: Sequence[Sequence[State]],
+    known: Collection[Key],
     proposer: Proposer,
     benchmark: Benchmark,
     tasks: dict[str, Task],
 ) -> Iterator[CandidateRow]:
+    """Rows of a group of states; proposed at all together, judged only where the row is not known."""
     states = [state for some in group for state in some]
     prompts = {state.key: _prompt(ctx, proposer, benchmark, state) for state in states}
     contexts = [(prompts[state.key], state.episode.perturbation_seed or 0) for state in states]
     proposals = dict(zip([s.key for s in states], proposer.propose(contexts), strict=True))
     texts = {key: [c.text for c in proposal.candidates] for key, proposal in proposals.items()}
-    for some in group:
+    for some in ([state for state in episode if state.key not in known] for episode in group):
+        if not some:
+            continue
         verdicts = judge(benchmark, ctx, tasks[some[0].episode.task_id], some, texts)
         for state in some:
             candidates: list[Candidate] = [
@@ -147,37 +136,22 @@ def _propose_and_judge(
 def _prompt(ctx: StageContext, proposer: Proposer, benchmark: Benchmark, state: State) -> str:
     steps = state.episode.steps
     return render_prompt(
-        proposer.policy.tokenizer,
+        proposer.engine,
         ctx.config.slm,
         benchmark.instructions,
         state.episode.goal,
         steps[: state.step],
         steps[state.step].observation,
-    )
+    ).text
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Write ``candidates.jsonl``: one row a state, resumable row by row."""
+    """Write ``candidates.jsonl``: one row a state, resumable."""
     config = ctx.config.candidates
     states = choose_states(list(read_episodes(ctx.inputs["perturbed"])), config.max_states, ctx.seed)
     if not states:
         raise R2VError("no state with a known expert action in the training split; collect more (collection.*)")
-    path = ctx.run_dir / FILE
-    rows = _read_rows(path)
-    if any(state.key not in rows for state in states):
-        scorer: Scorer | None = open_judge(ctx) if config.scored_by == "judge" else None
-        adapter = ctx.inputs["policy"].artifact("adapter")
-        policy = Policy.load(ctx.config.slm, ctx.cache, adapter, action_reader(ctx.partition.benchmark))
-        proposer = Proposer(policy, scorer or _verifier(ctx), config, ctx.seed)
-        known = set(rows)
-        with JsonlStore(processes.own_file(path), CandidateRow) as store:
-            for row in _rows(ctx, states, known, proposer, open_benchmark(ctx.config)):
-                store.append(row)
-                rows[row_key(row)] = row
-                ctx.report.progress("states", len(rows), len(states))
-    if processes.count() > 1:
-        processes.gather(path, CandidateRow, row_key)
-        rows = {row_key(row): row for row in JsonlStore(path, CandidateRow)}
+    rows = _records(ctx).complete(_chunks(ctx, states))
     ordered = [rows[state.key] for state in states]
     counts = _counts(ordered) | usage_counts(ctx.run_dir)
     if config.scored_by == "judge":
@@ -189,6 +163,40 @@ def run(ctx: StageContext) -> StageResult:
         n_steps=len(ordered),
         counts=counts,
     )
+
+
+def _records(ctx: StageContext) -> Records[Key, CandidateRow]:
+    return Records(ctx.run_dir / FILE, CandidateRow, key=row_key, report=ctx.report, what="states")
+
+
+def _chunks(ctx: StageContext, states: Sequence[State]) -> list[Chunk[Key, CandidateRow]]:
+    """The states of neighbouring episodes together; models are loaded when the first of them is made."""
+    tasks = {task.task_id: task for task in read_tasks(ctx.inputs["tasks"])}
+    benchmark = open_benchmark(ctx.config)
+    proposer = cache(partial(_proposer, ctx))
+
+    def chunk_of(group: Sequence[Sequence[State]]) -> Chunk[Key, CandidateRow]:
+        keys = tuple(state.key for some in group for state in some)
+        scope = Scope(ctx.run_dir / FOLDER, digest_of(keys), play=FILE)
+
+        def make(known: Collection[Key]) -> Iterator[CandidateRow]:
+            proposer().memory = scope.memory("proposals", Proposal)
+            return _propose_and_judge(ctx, group, known, proposer(), benchmark, tasks)
+
+        return Chunk(keys, make)
+
+    by_episode: dict[str, list[State]] = defaultdict(list)
+    for state in states:
+        by_episode[state.episode.episode_id].append(state)
+    return [chunk_of(group) for group in groups(list(by_episode.values()), ctx.config.candidates.batch_size)]
+
+
+def _proposer(ctx: StageContext) -> Proposer:
+    config = ctx.config.candidates
+    scorer: Scorer = open_judge(ctx) if config.scored_by == "judge" else _verifier(ctx)
+    adapter = ctx.inputs["policy"].artifact("adapter")
+    engine = open_engine(ctx.config.slm, ctx.cache, adapter, ctx.run_dir / "logs")
+    return Proposer(engine, scorer, config, ctx.seed, action_reader(ctx.partition.benchmark))
 
 
 def _verifier(ctx: StageContext) -> Verifier:
@@ -209,18 +217,6 @@ def compare(rows: Sequence[CandidateRow], verifier: Scorer) -> dict[str, float]:
 def row_key(row: CandidateRow) -> Key:
     """Which state a row is of."""
     return row.episode_id, row.step
-
-
-def _read_rows(path: Path) -> dict[Key, CandidateRow]:
-    """Rows that are on disk, those of an earlier attempt's helper processes too."""
-    store = JsonlStore(path, CandidateRow)
-    if processes.is_main():
-        processes.absorb(path, CandidateRow, row_key)
-        store.recover()
-    processes.wait_for_all()
-    rows = {row_key(row): row for row in store}
-    processes.wait_for_all()  # nobody appends while another still reads
-    return rows
 
 
 def _counts(rows: Sequence[CandidateRow]) -> dict[str, float]:

@@ -59,7 +59,8 @@ def no_template_leakage(run: UpstreamRun) -> Finding:
 
 def no_duplicate_trajectories(run: UpstreamRun) -> Finding:
     """No two episodes of one task have the same action sequence."""
-    seen = Counter((episode.task_id, episode.action_hash) for episode in _episodes(run))
+    played = (episode for episode in _episodes(run) if episode.error is None)
+    seen = Counter((episode.task_id, episode.action_hash) for episode in played)
     repeated = {task for (task, _), n in seen.items() if n > 1}
     extra = sum(n - 1 for n in seen.values())
     facts: dict[str, float] = {"episodes": seen.total(), "duplicates": extra}
@@ -160,9 +161,9 @@ def traces_complete(run: UpstreamRun, suite: UpstreamRun) -> Finding:
         "not in the design": sorted(map(str, played.keys() - design)),
         "played more than once": sorted(str(cell) for cell, n in played.items() if n > 1),
         "steps without their decision in": [e.episode_id for e in episodes if not _traced(e)],
-        "ended in an error and counted as solved": [e.episode_id for e in episodes if _error(e) and e.success],
+        "ended in an error and counted as solved": [e.episode_id for e in episodes if e.error and e.success],
     }
-    errors = sum(_error(episode) for episode in episodes)
+    errors = sum(episode.error is not None for episode in episodes)
     facts: dict[str, float] = {"episodes": len(episodes), "expected": len(design), "errors": errors}
     found = [f"{len(which)} {what}: {', '.join(which[:SHOWN])}" for what, which in wrong.items() if which]
     if found or not design:
@@ -171,12 +172,8 @@ def traces_complete(run: UpstreamRun, suite: UpstreamRun) -> Finding:
     return Finding(True, f"all {len(design)} episodes of the design, every step with its decision{ended}", facts)
 
 
-def _error(episode: Episode) -> bool:
-    return bool(episode.metadata.get("error"))
-
-
 def _traced(episode: Episode) -> bool:
-    return (bool(episode.steps) or _error(episode)) and all(
+    return (bool(episode.steps) or episode.error is not None) and all(
         step.index == i
         and step.decision is not None
         and step.decision.method == episode.metadata["method"]

@@ -13,7 +13,8 @@ from r2v_core.runs.spec import StageSpec, read_spec
 from r2v_core.stages.table import get_stage
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
+def stage_parser(name: str) -> argparse.ArgumentParser:
+    """The options of a stage, and what its ``--help`` says."""
     stage = get_stage(name)
     needs = ", ".join(f"{role} (from {upstream})" for role, upstream in stage.inputs) or "nothing"
     command = " ".join(stage.command)
@@ -31,7 +32,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
 With several GPUs: accelerate launch --multi_gpu --module {command} …
 
 The same command after a crash or kill takes the interrupted run up again. exit status: 0 done, 2 something to fix
-(one line says what), 69 a connection was lost, 1 a bug (traceback), 130/143 stopped (resumable).""",
+(one line says what; r2v docs troubleshooting says more), 69 a connection was lost, 1 a bug (traceback), 130/143 stopped
+(resumable).""",
     )
     parser.add_argument("--config", help="YAML config (default: $R2V_CONFIG, else the experiment's own)")
     parser.add_argument(
@@ -63,6 +65,11 @@ The same command after a crash or kill takes the interrupted run up again. exit 
         default=True,
         help="take up an interrupted run with the same config and inputs (default: yes)",
     )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="if another process is making the same thing, wait for it and use its result (default: refuse)",
+    )
     parser.add_argument("--tag", nargs="+", action="extend", default=[], dest="tags", help="tags for the registry")
     parser.add_argument("--notes", default="", help="free text for the registry")
     parser.add_argument("--spec", type=Path, help="run exactly this planned run (JSON); what an orchestrator passes")
@@ -76,7 +83,7 @@ def _parse(stage: str, argv: Sequence[str]) -> argparse.Namespace:
         R2VError: a line for each option or argument that no stage has, with what stands for it where the R2V scripts
             have it.
     """
-    parser = _parser(stage)
+    parser = stage_parser(stage)
     args, left = parser.parse_known_args(argv)
     known = [option for action in parser._actions for option in action.option_strings]
     problems, former_options = [], former("options")
@@ -105,11 +112,12 @@ def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
             raise R2VError(f"--spec {error}") from error
     from r2v_core.partition import Partition
     from r2v_core.runs.directories import project_root
+    from r2v_core.stages.at_work import refuse_if_at_work
     from r2v_core.stages.experiments import partition_config
     from r2v_core.stages.plan import parse_inputs, plan
 
     partition = Partition.parse(args.partition)
-    return plan(
+    spec = plan(
         stage,
         partition,
         partition_config(partition, args.config, args.overrides, project_root()),
@@ -121,27 +129,37 @@ def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
         tags=args.tags,
         notes=args.notes,
     )
+    refuse_if_at_work(spec)
+    return spec
 
 
 def main(stage: str, argv: Sequence[str] | None = None) -> int:
     """Plan and run one stage; returns the exit status."""
-    from r2v_core.runs import processes
+    from r2v_core.runs import processes, stopping
     from r2v_core.runs.reporting import open_reporter
-    from r2v_core.stages.runner import execute, exit_with, help_out
+    from r2v_core.stages.at_work import AtWorkError, wait_for
+    from r2v_core.stages.runner import execute, exit_with, run_worker
 
     try:
         args = _parse(stage, sys.argv[1:] if argv is None else argv)
     except R2VError as error:
         return exit_with(error)
-    try:
-        spec = processes.from_main(lambda: _plan(stage, args))
-        if processes.is_main():
-            execute(spec, open_reporter(stage))
-        else:
-            help_out(spec, open_reporter(stage))
-    except BaseException as error:
-        return exit_with(error)
-    return 0
+    with stopping.listening():
+        while True:
+            try:
+                spec = processes.from_main(lambda: _plan(stage, args))
+                if processes.is_main():
+                    execute(spec, open_reporter(stage))
+                else:
+                    run_worker(spec, open_reporter(stage))
+                return 0
+            except AtWorkError as other:
+                if not args.wait:
+                    return exit_with(other)
+                if wait_for(other.run, open_reporter(stage).log, stopping.check).status == "done":
+                    return 0
+            except BaseException as error:
+                return exit_with(error)
 
 
 def run_module(stage: str) -> None:

@@ -21,7 +21,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from r2v_core.agent.loop import Choice, Job, Live, play
+from r2v_core.agent.advice import ask_teacher
+from r2v_core.agent.live import Choice, Job, Live, each
+from r2v_core.agent.loop import play
 from r2v_core.benchmarks.actions import headline
 from r2v_core.benchmarks.base import Task
 from r2v_core.config.schema import CollectionConfig
@@ -30,13 +32,14 @@ from r2v_core.errors import R2VError
 from r2v_core.perturbations import Noise
 from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.memory import Scope
 from r2v_core.runs.parquet import read_episodes
 from r2v_core.runs.spec import StageContext, StageResult
-from r2v_core.stages.episodes import finish_episodes, record_episodes, take_over
+from r2v_core.stages.episodes import finish_episodes, record_episodes, take_over, threads_for
 from r2v_core.stages.merged_inputs import held_out_templates
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
-from r2v_core.stages.teaching import count_usage, open_environment, open_teacher
-from r2v_core.teachers.base import Situation, Teacher
+from r2v_core.stages.teacher_factory import count_usage, open_environment, open_teacher
+from r2v_core.teachers.base import Advice, Teacher
 from r2v_core.trajectory import Episode
 
 MODES = ("expert", "explore_start", "explore_all")
@@ -57,31 +60,25 @@ class Collector:
 
     def decide(self, live: Sequence[Live]) -> list[Choice]:
         """Explore where the mode says so; ask the teacher for all others at once; label alternatives."""
-        draws = [rng(self.seed, "collect", one.job.episode_id, one.step) for one in live]
-        explored = [self._explore(one, draw) for one, draw in zip(live, draws, strict=True)]
-        asking = [i for i, action in enumerate(explored) if action is None]
-        advice = dict(zip(asking, self.teacher.act([self._situation(live[i]) for i in asking]), strict=True))
-        choices = []
-        for i, (one, draw) in enumerate(zip(live, draws, strict=True)):
-            action = explored[i]
-            if action is None:
-                answer = advice[i]
-                choice = Choice(
-                    action=answer.action,
-                    actor="teacher",
-                    expert_action=None if "malformed" in answer.detail else answer.action,
-                    malformed=answer.detail.get("malformed"),
-                    tokens_in=answer.tokens_in,
-                    tokens_out=answer.tokens_out,
-                    cost_usd=answer.cost_usd,
-                    latency_s=answer.latency_s,
-                )
-            else:
-                # another teacher's pupil learns nothing from the benchmark's own expert
-                known = one.environment.expert_action() if self.teacher.provider == "env" else None
-                choice = Choice(action=action, actor="explore", expert_action=known)
-            choices.append(replace(choice, alternatives=self._alternatives(one, choice.action, draw)))
-        return choices
+        draws = {one.job.episode_id: rng(self.seed, "collect", one.job.episode_id, one.step) for one in live}
+        explored = each(live, lambda one: self._explore(one, draws[one.job.episode_id]))
+        asking = [one for one, action in zip(live, explored, strict=True) if action is None]
+        advice = dict(zip((one.job.episode_id for one in asking), self._asked(asking), strict=True))
+        made = {
+            one.job.episode_id: _advised(advice[one.job.episode_id]) if action is None else Choice(action, "explore")
+            for one, action in zip(live, explored, strict=True)
+        }
+        return each(live, lambda one: self._labelled(one, made[one.job.episode_id], draws[one.job.episode_id]))
+
+    def _asked(self, asking: Sequence[Live]) -> list[Advice]:
+        return ask_teacher(self.teacher, asking, self.instructions) if asking else []
+
+    def _labelled(self, one: Live, choice: Choice, draw: np.random.Generator) -> Choice:
+        """The choice with what else could be done, and after exploration with what the expert would do."""
+        if choice.actor == "explore" and self.teacher.provider == "env":
+            # another teacher's pupil learns nothing from the benchmark's own expert
+            choice = replace(choice, expert_action=one.environment.expert_action())
+        return replace(choice, alternatives=self._alternatives(one, choice.action, draw))
 
     def _explore(self, one: Live, draw: np.random.Generator) -> str | None:
         """A random action, admissible or a slip, where this step is exploratory, else None."""
@@ -105,16 +102,27 @@ class Collector:
         offered.update(_open_to(one))
         others = sorted(offered - {action})
         picked = [str(other) for other in draw.permutation(others)[: self.config.alternatives]] if others else []
-        labelled = {other: one.environment.peek(other) for other in picked}
+        labelled = {other: one.environment.would_progress(other) for other in picked}
         return {other: label for other, label in labelled.items() if label is not None}
 
-    def _situation(self, one: Live) -> Situation:
-        return Situation(one.environment, self.instructions, one.job.task.goal, one.history, one.seen)
+
+def _advised(answer: Advice) -> Choice:
+    return Choice(
+        action=answer.action,
+        actor="teacher",
+        expert_action=None if "malformed" in answer.detail else answer.action,
+        malformed=answer.detail.get("malformed"),
+        error=answer.error and f"teacher: {answer.error}",
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+        cost_usd=answer.cost_usd,
+        latency_s=answer.latency_s,
+    )
 
 
 def _open_to(one: Live) -> list[str]:
     """What exploration may play at this step."""
-    return [*one.environment.admissible(), *one.environment.slips()]
+    return [*one.environment.admissible(), *one.environment.hard_negatives()]
 
 
 def plan_jobs(tasks: Sequence[Task], config: CollectionConfig, first: int = 0) -> list[Job]:
@@ -136,18 +144,19 @@ def run(ctx: StageContext) -> StageResult:
     """Collect every job's episode into ``trajectories.jsonl``."""
     config = ctx.config.collection
     benchmark = open_benchmark(ctx.config)
-    collector = Collector(open_teacher(ctx), config, benchmark.instructions, ctx.seed)
+    open_teacher(ctx)  # refuses before any work if it can't be asked from here
 
-    def play_jobs(jobs: Sequence[Job]) -> Iterator[Episode]:
+    def play_jobs(jobs: Sequence[Job], scope: Scope) -> Iterator[Episode]:
         return play(
             jobs,
-            collector,
+            Collector(open_teacher(ctx, scope), config, benchmark.instructions, ctx.seed),
             open_environment=open_environment(ctx, benchmark),
             noise=Noise.none(),
             parallel=config.parallel,
             benchmark=ctx.partition.benchmark,
             seed=ctx.seed,
             metadata=ctx.identity(),
+            threads=threads_for(ctx, benchmark, config.parallel),
         )
 
     before = _episodes_before(ctx)

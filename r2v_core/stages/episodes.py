@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from r2v_core.agent.loop import Job
+from r2v_core.agent.live import Job
+from r2v_core.agent.workers import Threads, useful_threads
+from r2v_core.benchmarks.base import Benchmark
+from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
 from r2v_core.runs import processes
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import utc_now
+from r2v_core.runs.memory import FOLDER, Scope
 from r2v_core.runs.parquet import write_parquet
+from r2v_core.runs.recording import Chunk, Records
 from r2v_core.runs.spec import StageContext, StageResult
+from r2v_core.stages.failed_episodes import Failures, drop_errors
 from r2v_core.trajectory import Episode, episodes_digest
 
 TRAJECTORIES = "trajectories.jsonl"
@@ -25,47 +32,70 @@ CHUNK_ROUNDS = 8
 def record_episodes(
     ctx: StageContext,
     jobs: Sequence[Job],
-    play: Callable[[Sequence[Job]], Iterable[Episode]],
+    play: Callable[[Sequence[Job], Scope], Iterable[Episode]],
     log_name: str | None = None,
     file: str = TRAJECTORIES,
 ) -> list[Episode]:
     """Play the jobs whose episodes are not on disk yet, appending each as it ends; return all of them.
 
-    A killed stage thus resumes where it stopped: an episode is there whole or not at all, and never twice. Where
-    several processes run the stage, each plays every so many-th chunk of the jobs.
+    A killed stage resumes where it stopped (:mod:`r2v_core.runs.recording`); a chunk of jobs that it left unfinished is
+    played from its beginning, so that the episodes are those of a stage that ran through.
 
     Args:
-        play: turns the jobs of a chunk into episodes, in any order.
+        play: turns the jobs of a chunk into episodes, in any order; what models say belongs into the scope.
         log_name: if given, one short line per episode goes to this JSONL file too.
         file: where the episodes are appended; the registry reads those of ``trajectories.jsonl`` as the run's own.
 
     Raises:
+        R2VError: if too many episodes end in an error (:mod:`r2v_core.stages.failed_episodes`).
         PartDone: in helper processes, once every process has played its part.
     """
-    wanted = {job.episode_id for job in jobs}
-    if len(wanted) != len(jobs):
+    if len({job.episode_id for job in jobs}) != len(jobs):
         raise R2VError("two jobs share an episode id; the task suite holds a task twice")
-    path = ctx.run_dir / file
-    done = _read_done(ctx, path, wanted)
-    if done:
-        ctx.report.log(f"{len(done)} of {len(jobs)} episodes are on disk already; {len(jobs) - len(done)} to play")
-    own = list(chunks(jobs, CHUNK_ROUNDS * ctx.config.agent.parallel))[processes.rank() :: processes.count()]
-    left = [[job for job in chunk if job.episode_id not in done] for chunk in own]
-    total = len(done) + sum(map(len, left))
-    solved = sum(episode.success for episode in done.values())
-    with JsonlStore(processes.own_file(path), Episode) as store:
-        for chunk in left:
-            for episode in play(chunk):
-                store.append(episode)
-                done[episode.episode_id] = episode
-                solved += episode.success
-                if log_name:
-                    _log(ctx.run_dir / log_name, episode)
-                ctx.report.progress("episodes", len(done), total, success=solved / len(done))
+    if ctx.config.episodes.retry_errors and processes.is_main() and (again := drop_errors(ctx.run_dir / file)):
+        ctx.report.log(f"{again} episodes that ended in an error are played again")
+    processes.wait_for_all()
+    counted: Counter[str] = Counter()
+    failures = Failures(ctx.config.episodes, len(jobs), ctx.report.log)
+
+    def on_record(episode: Episode, new: bool) -> None:
+        counted.update(episodes=1, solved=episode.success)
+        if new and log_name:
+            _log(ctx.run_dir / log_name, episode)
+        failures.count(episode, new)
+
+    def chunk_of(group: Sequence[Job]) -> Chunk[str, Episode]:
+        keys = tuple(job.episode_id for job in group)
+        return Chunk(keys, lambda known: play(group, scope_of(ctx.run_dir, group)))
+
+    records: Records[str, Episode] = Records(
+        ctx.run_dir / file,
+        Episode,
+        key=lambda episode: episode.episode_id,
+        report=ctx.report,
+        what="episodes",
+        facts=lambda: {"success": counted["solved"] / counted["episodes"]},
+        on_record=on_record,
+        same=lambda before, after: episodes_digest([before]) == episodes_digest([after]),
+    )
+    done = records.complete([chunk_of(group) for group in chunks(jobs, CHUNK_ROUNDS * ctx.config.agent.parallel)])
     if processes.count() > 1:
-        processes.gather(path, Episode, _episode_id)
-        done = {episode.episode_id: episode for episode in JsonlStore(path, Episode)}
+        failures.recount(done.values())
     return [done[job.episode_id] for job in jobs]
+
+
+def threads_for(ctx: StageContext, benchmark: Benchmark, parallel: int) -> Threads:
+    """The threads in which ``parallel`` environments of the stage's benchmark work."""
+    config = ctx.config.episodes
+    count = useful_threads(benchmark.concurrency, parallel, processes.count())
+    return Threads(min(config.workers or count, parallel) if count else 0, config.patience_s)
+
+
+def scope_of(run_dir: Path, jobs: Sequence[Job]) -> Scope:
+    """What jobs on the same tasks in the same worlds share within a run, whatever the methods that play them."""
+    places = sorted({(job.task.task_id, job.z or 0, job.replicate) for job in jobs})
+    play = digest_of([job.episode_id for job in jobs])
+    return Scope(run_dir / FOLDER, digest_of(places)[:20], play[:20])
 
 
 def take_over(ctx: StageContext, episodes: Iterable[Episode], file: str = TRAJECTORIES) -> None:
@@ -96,24 +126,6 @@ def chunks(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
         yield chunk
 
 
-def _read_done(ctx: StageContext, path: Path, wanted: set[str]) -> dict[str, Episode]:
-    """The wanted episodes that are on disk, those of an earlier attempt's helper processes too."""
-    store = JsonlStore(path, Episode)
-    if processes.is_main():
-        processes.absorb(path, Episode, _episode_id)
-        store.recover()
-    processes.wait_for_all()
-    done = {episode.episode_id: episode for episode in store if episode.episode_id in wanted}
-    for problem in store.problems:
-        ctx.report.log(f"warning: {problem}; the episode is played again")
-    processes.wait_for_all()  # nobody appends while another still reads
-    return done
-
-
-def _episode_id(episode: Episode) -> str:
-    return episode.episode_id
-
-
 def _log(path: Path, episode: Episode) -> None:
     line = {
         "time": utc_now(),
@@ -121,6 +133,7 @@ def _log(path: Path, episode: Episode) -> None:
         "success": episode.success,
         "steps": len(episode.steps),
         "cost": episode.cost,
+        **({"error": episode.error} if episode.error else {}),
     }
     with path.open("a", encoding="utf-8") as handle:
         handle.write(json.dumps(line) + "\n")

@@ -13,7 +13,7 @@ from r2v_core.stages.design import Condition, planned_cells
 from r2v_core.stages.episodes import finish_episodes, record_episodes
 from r2v_core.stages.rollouts import routed_player
 from r2v_core.stages.task_suite import read_tasks
-from r2v_core.stages.teaching import count_usage
+from r2v_core.stages.teacher_factory import count_usage
 from r2v_core.trajectory import Episode
 
 
@@ -58,10 +58,12 @@ def _preview(episodes: Sequence[Episode], methods: Sequence[str]) -> str:
     for method in methods:
         chosen = [episode for episode in episodes if episode.metadata["method"] == method]
         steps = [step for episode in chosen for step in episode.steps]
-        share = sum(step.actor == "teacher" for step in steps) / len(steps)
+        share = sum(step.actor == "teacher" for step in steps) / max(len(steps), 1)
         lines.append(
             f"| {method} | {len(chosen)} | {sum(e.success for e in chosen) / len(chosen):.1%} "
             f"| {len(steps) / len(chosen):.1f} | {share:.1%} | {sum(e.cost for e in chosen) / len(chosen):.0f} |"
         )
+    if errors := [episode for episode in episodes if episode.error is not None]:
+        lines += ["", f"{len(errors)} episodes ended in an error and count as failed; {errors[0].error}"]
     lines += ["", "Each line from agents that played the held-out tasks; the verdict is the benchmark's own."]
     return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r2v_core import config
-from r2v_core.agent.rules.table import RULES
+from r2v_core.agent.rules.table import RULES, playable_rules
 from r2v_core.benchmarks import BENCHMARKS, options_model
 from r2v_core.config import LoadedConfig
 from r2v_core.config.explain import explain, schema_keys
@@ -136,13 +136,30 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), project: Path |
         R2VError: naming file and line (or override), key, value and what is expected, one line for each problem.
     """
     loaded = config.load_config(path, overrides, project, options_model)
-    evaluation = loaded.config.evaluation
-    for method in evaluation.methods:
-        if method not in RULES:
-            source = loaded.sources["evaluation.methods"]
-            raise R2VError(f"evaluation.methods ({source}): no routing rule '{method}'.{nearest(method, RULES)}")
-    evaluation.methods = evaluation.methods or list(RULES)
+    _check_methods(loaded)
     return loaded
+
+
+def _check_methods(loaded: LoadedConfig) -> None:
+    """Fill in the methods that an evaluation plays, and refuse those that nothing is calibrated for."""
+    evaluation, baselines = loaded.config.evaluation, loaded.config.training.router.baselines
+    swept = [name for name, rule in RULES.items() if rule.swept]
+    for key, names, known in (
+        ("evaluation.methods", evaluation.methods, list(RULES)),
+        ("training.router.baselines", baselines, swept),
+    ):
+        for name in names:
+            if name not in known:
+                what = "calibrated rule" if name in RULES else "routing rule"
+                raise R2VError(f"{key} ({loaded.sources[key]}): no {what} '{name}'.{nearest(name, known)}")
+    playable = playable_rules(baselines)
+    for name in evaluation.methods:
+        if name not in playable:
+            raise R2VError(
+                f"evaluation.methods ({loaded.sources['evaluation.methods']}): '{name}' is not calibrated; add it to "
+                f"training.router.baselines ({loaded.sources['training.router.baselines']}), or leave that list empty"
+            )
+    evaluation.methods = evaluation.methods or playable
 
 
 def _name_problems(name: str, teachers: Mapping[str, TeacherEntry]) -> list[str]:

@@ -20,10 +20,10 @@ from r2v_core.benchmarks.base import Task
 from r2v_core.config.schema import PathsConfig
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
-from r2v_core.migrations import versioned
 from r2v_core.partition import Partition
+from r2v_core.runs.artifacts import digests
 from r2v_core.runs.directories import relative_to
-from r2v_core.runs.jsonl import JsonlStore, to_json
+from r2v_core.runs.jsonl import JsonlStore, write_records
 from r2v_core.runs.manifest import (
     IMPORT,
     MANIFEST_NAME,
@@ -31,7 +31,6 @@ from r2v_core.runs.manifest import (
     RunManifest,
     read_manifest,
     utc_now,
-    write_atomic,
     write_manifest,
 )
 from r2v_core.runs.parquet import write_parquet
@@ -171,9 +170,9 @@ def _write(directory: Path, episodes: Iterable[Episode], manifest: RunManifest) 
     staging = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    lines = (to_json(versioned(episode), f"episode '{episode.episode_id}'") + "\n" for episode in episodes)
-    write_atomic(staging / TRAJECTORIES, "".join(lines))
+    write_records(staging / TRAJECTORIES, episodes)
     write_parquet(staging / PARQUET, episodes, Episode)
+    manifest = manifest.model_copy(update={"artifact_digests": digests(staging, manifest.artifacts)})
     write_manifest(manifest, staging)
     shutil.rmtree(directory, ignore_errors=True)
     staging.rename(directory)

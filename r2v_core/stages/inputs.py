@@ -9,7 +9,7 @@ what the configuration describes. Where no run has today's fingerprint, the newe
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from r2v_core.config import LoadedConfig
@@ -53,6 +53,25 @@ def find_inputs(
             under another configuration.
     """
     return _Search(loaded, partition, project).inputs(stage, given, known or {})
+
+
+def check_inputs(
+    stage: Stage,
+    loaded: LoadedConfig,
+    partition: Partition,
+    project: Path,
+    leave_out: Collection[str],
+    known: Mapping[str, Path] | None = None,
+) -> None:
+    """See that there is a run to read for every role of a stage but those that are left out.
+
+    Raises:
+        R2VError: as :func:`find_inputs`, for the first role without one.
+    """
+    search = _Search(loaded, partition, project)
+    for role, upstream in stage.inputs:
+        if role not in leave_out:
+            search.agreeing(stage, STAGES[upstream], (known or {}).get(role))
 
 
 class _Search:
@@ -118,10 +137,7 @@ class _Search:
     def _found(self, stage: Stage, upstream: Stage, known: Path | None) -> UpstreamRun:
         if upstream.name in self._chosen:
             return self._chosen[upstream.name]
-        runs = self._runs(upstream, known)
-        agreeing = [run for run in runs if not self._disagreement(upstream, run.manifest)]
-        if not agreeing:
-            raise R2VError(self._missing(stage, upstream, runs))
+        agreeing = self.agreeing(stage, upstream, known)
         todays = self._todays(upstream, agreeing)
         if todays is None:
             log.warning(
@@ -132,6 +148,14 @@ class _Search:
                 agreeing[0].manifest.run_id,
             )
         return self._chosen.setdefault(upstream.name, todays or agreeing[0])
+
+    def agreeing(self, stage: Stage, upstream: Stage, known: Path | None) -> list[UpstreamRun]:
+        """The runs that agree with the configuration, newest first; there is at least one."""
+        runs = self._runs(upstream, known)
+        agreeing = [run for run in runs if not self._disagreement(upstream, run.manifest)]
+        if not agreeing:
+            raise R2VError(self._missing(stage, upstream, runs))
+        return agreeing
 
     def _runs(self, stage: Stage, known: Path | None = None) -> list[UpstreamRun]:
         """Finished runs of the partition, newest first."""

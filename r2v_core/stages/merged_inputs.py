@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.base import Task
 from r2v_core.config.schema import Config, PathsConfig
+from r2v_core.console import say
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
 from r2v_core.runs.jsonl import JsonlStore
@@ -203,9 +204,9 @@ def main() -> int:
     try:
         made = make_merges(Request.model_validate_json(sys.stdin.read()))
     except R2VError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return 2
-    print(json.dumps({role: str(directory) for role, directory in made.items()}))
+    say(json.dumps({role: str(directory) for role, directory in made.items()}))
     return 0
 
 

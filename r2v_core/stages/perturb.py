@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from r2v_core.perturbations import make_noise, seeds_for
+from r2v_core.perturbations import FAMILIES, make_noise, seeds_for
 from r2v_core.perturbations.apply import perturb_episode
-from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.jsonl import write_records
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.parquet import read_episodes
 from r2v_core.runs.spec import StageContext, StageResult
@@ -28,15 +28,10 @@ def _perturbed(ctx: StageContext, episodes: Sequence[Episode], seeds: Sequence[i
 
 def run(ctx: StageContext) -> StageResult:
     """Write a perturbed copy of every trajectory for every training seed z."""
-    episodes = list(read_episodes(ctx.inputs["trajectories"]))
+    episodes = [episode for episode in read_episodes(ctx.inputs["trajectories"]) if episode.error is None]
     seeds = seeds_for("train", ctx.config.perturbations.seeds, ctx.seed)
-    path = ctx.run_dir / TRAJECTORIES
-    path.unlink(missing_ok=True)  # seconds of work, made whole each time
-    with JsonlStore(path, Episode) as store:
-        perturbed = []
-        for episode in _perturbed(ctx, episodes, seeds):
-            store.append(episode)
-            perturbed.append(episode)
+    perturbed = list(_perturbed(ctx, episodes, seeds))
+    write_records(ctx.run_dir / TRAJECTORIES, perturbed)
     fired = Counter(
         (record.family, record.operator)
         for episode in perturbed
@@ -58,11 +53,13 @@ def run(ctx: StageContext) -> StageResult:
 
 def _preview(ctx: StageContext, fired: Counter[tuple[str, str]], n_steps: int, perturbed: Sequence[Episode]) -> str:
     lines = ["| family | operator | configured | observed per step |", "| --- | --- | ---: | ---: |"]
-    for family, settings in ctx.config.perturbations.model_dump().items():
-        for operator, probability in settings.items():
-            if family != "seeds" and not operator.endswith("_share"):
+    for family in FAMILIES:
+        for operator, probability in getattr(ctx.config.perturbations, family).model_dump().items():
+            if not operator.endswith("_share"):
                 rate = fired[(family, operator)] / n_steps if n_steps else 0.0
                 lines.append(f"| {family} | {operator} | {probability:.3f} | {rate:.3f} |")
+    spread = ctx.config.perturbations.severity_spread
+    lines += ["", f"Severities of the worlds have a standard deviation of {spread:g}."]
     changed = next((step for e in perturbed for step in e.steps if step.clean is not None), None)
     if changed is not None and changed.clean is not None:
         what = ", ".join(f"{record.family}/{record.operator}" for record in changed.perturbations)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from r2v_core.config import LoadedConfig
+from r2v_core.engines import check_engine
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
-from r2v_core.runs.directories import find_resumable, new_run_id, project_root, runs_folder
+from r2v_core.runs.directories import check_run_id, find_resumable, new_run_id, project_root, relative_to, runs_folder
 from r2v_core.runs.fingerprint import fingerprint
 from r2v_core.runs.locks import is_alive
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, begun_by_older, read_manifest
@@ -68,6 +69,7 @@ def plan(
     check_teacher(partition.teacher, loaded.config.teacher.options, project)
     if loaded.config.candidates.scored_by == "judge":
         check_teacher(loaded.config.judge.teacher, loaded.config.judge.options, project, role="judge")
+    check_engine(loaded.config.slm)
     if loaded.config.benchmark.name != partition.benchmark:
         raise R2VError(
             f"partition '{partition.key}' is of benchmark '{partition.benchmark}', but {loaded.path} sets "
@@ -81,6 +83,7 @@ def plan(
     folder = runs_folder(project, loaded.config.paths, stage)
     existing: RunManifest | None = None
     if run_id is not None:
+        check_run_id(run_id)
         if (folder / run_id / MANIFEST_NAME).exists():
             existing = read_manifest(folder / run_id)
             _check_continuable(existing, stage, partition, print_, folder / run_id)
@@ -97,7 +100,7 @@ def plan(
         run_id=run_id,
         run_dir=str(folder / run_id),
         project=str(project),
-        config_path=str(loaded.path) if loaded.path else None,
+        config_path=relative_to(loaded.path, project.resolve()) if loaded.path else None,
         config=loaded.config,
         overrides=list(overrides),
         inputs=found,

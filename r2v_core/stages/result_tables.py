@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,28 @@ from r2v_core.results.figures import save_figures
 from r2v_core.results.manager import TABLES_FOLDER, ResultsManager
 from r2v_core.results.summary import statement
 from r2v_core.results.tables import breakdown, evaluations, summarised_seed
+from r2v_core.results.wandb_run import log_results
+from r2v_core.runs.agreement import differing_keys
+from r2v_core.runs.artifacts import verify
 from r2v_core.runs.directories import find_runs
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.parquet import read_parquet
 from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
 from r2v_core.stages.ablations import PREFIX
 from r2v_core.stages.table import ABLATIONS, get_stage
+from r2v_core.training.tracking import wandb_settings
 from r2v_core.trajectory import Episode
 
 CONDITIONS = ("clean", "noisy")
-
-FREE_KEYS = ("name", "paths.", "evaluation.", "training.wandb", "agent.parallel", "collection.parallel",
-             "candidates.batch_size")  # fmt: skip
-"""Config keys in which two seeds of one experiment may differ without being another experiment."""
 
 
 def run(ctx: StageContext) -> StageResult:
     """Make all tables and figures in the run directory, then publish them to ``<results>/``.
 
     The partition's own evaluations and the newest finished ones of the experiment's other seeds are read; seeds
-    evaluated under another configuration are left out with a log line.
+    evaluated under another configuration are left out with a log line. Where W&B is asked for, they go there as well.
     """
+    tracking = wandb_settings(ctx.config.training)
     results = ctx.project / ctx.config.paths.results
     results.mkdir(parents=True, exist_ok=True)
     with FileLock(results / ".lock"):
@@ -49,6 +49,9 @@ def run(ctx: StageContext) -> StageResult:
         _publish(ctx.run_dir / TABLES_FOLDER, results / TABLES_FOLDER)
         _publish(ctx.run_dir / "figures", results / "figures")
     ctx.report.log(f"tables and figures are in {ctx.config.paths.results}/")
+    if tracking.mode != "disabled":
+        log_results(tracking, manager, drawings, ctx.run_dir, _setting(ctx))
+        ctx.report.log(f"results are in the W&B run {ctx.run_dir.name} of '{tracking.project}' ({tracking.mode})")
     compared = manager.comparisons
     episodes = manager.frames.episodes
     return StageResult(
@@ -95,6 +98,7 @@ def evaluation_runs(ctx: StageContext) -> dict[tuple[str, int], UpstreamRun]:
                     f"{', '.join(differing[:3])}{' …' if len(differing) > 3 else ''}; evaluate it again to include it"
                 )
             else:
+                verify(run_.directory, run_.manifest)
                 chosen[(condition, seed)] = run_
     return dict(sorted(chosen.items()))
 
@@ -108,22 +112,9 @@ def ablation_runs(ctx: StageContext, runs: dict[tuple[str, int], UpstreamRun]) -
             full = runs.get(("noisy", run_.manifest.seed))
             ablates = {item.digest for item in run_.manifest.inputs if item.role == "full"}
             if full is not None and key not in found and full.manifest.digest in ablates:
+                verify(run_.directory, run_.manifest)
                 found[key] = run_
     return found
-
-
-def differing_keys(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Dotted config keys in which two evaluations differ and so don't belong in one table."""
-    a, b = dict(_leaves(mine)), dict(_leaves(other))
-    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key) and not key.startswith(FREE_KEYS))
-
-
-def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _make(ctx: StageContext, runs: dict[tuple[str, int], UpstreamRun]) -> tuple[ResultsManager, dict[str, Path]]:
@@ -186,12 +177,20 @@ def _setting(ctx: StageContext) -> dict[str, Any]:
         "perturbation_probabilities": {
             family: {name: p for name, p in operators.items() if p and not name.endswith("_share")}
             for family, operators in config["perturbations"].items()
-            if family != "seeds"
+            if isinstance(operators, dict) and family != "seeds"
         },
+        "severity_spread": config["perturbations"].get("severity_spread", 0.0),
         "cvar_epsilon": ctx.config.training.router.cvar_epsilon,
         "splits": "by task template; perturbation seeds of the test are used for nothing else",
         f"router_of_seed_{ctx.seed}": {"run": router.run_id, **router.counts},
+        f"calibration_of_seed_{ctx.seed}": _calibration(ctx.inputs["router"]),
     }
+
+
+def _calibration(router: UpstreamRun) -> str:
+    """What the router's calibration proves, in one sentence."""
+    settings = json.loads(router.artifact("settings").read_text(encoding="utf-8"))
+    return str(settings["calibration"].get("statement", "calibrated by a version that certified nothing"))
 
 
 def write_evaluations(manager: ResultsManager, path: Path) -> None:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from r2v_core.agent.loop import Job, play
-from r2v_core.agent.proposer import Proposer, Scorer
+from r2v_core.agent.live import Job
+from r2v_core.agent.loop import play
+from r2v_core.agent.proposer import Proposal, Proposer, Scorer
 from r2v_core.agent.routed import RoutedAgent
 from r2v_core.agent.rules.base import Rule
 from r2v_core.benchmarks import action_reader
 from r2v_core.digest import digest_of
-from r2v_core.models.policy import Policy
+from r2v_core.engines import open_engine
 from r2v_core.models.verifier import Verifier
 from r2v_core.perturbations import make_noise
+from r2v_core.runs.memory import Memory, Scope
 from r2v_core.runs.spec import StageContext
+from r2v_core.stages.episodes import threads_for
 from r2v_core.stages.task_suite import open_benchmark
-from r2v_core.stages.teaching import open_environment, open_judge, open_teacher
+from r2v_core.stages.teacher_factory import open_environment, open_judge, open_teacher
 from r2v_core.trajectory import Episode
 
 _PROPOSERS: dict[str, Proposer] = {}
-"""The proposer used last: stages that follow each other in one process (ablations) share its models and proposals."""
+"""The proposer used last: stages that follow each other in one process (ablations) share its models."""
 
 
 def shared_proposer(ctx: StageContext) -> Proposer:
@@ -41,27 +44,24 @@ def shared_proposer(ctx: StageContext) -> Proposer:
         ctx.report.log("loading policy and verifier" if verifier and not judged else "loading the policy")
         _PROPOSERS.clear()
         scorer: Scorer | None = open_judge(ctx) if judged else None
-        adapter = policy.artifact("adapter")
-        loaded = Policy.load(config.slm, ctx.cache, adapter, action_reader(ctx.partition.benchmark))
+        adapter, read = policy.artifact("adapter"), action_reader(ctx.partition.benchmark)
+        engine = open_engine(config.slm, ctx.cache, adapter, ctx.run_dir / "logs")
         if verifier and not judged:
             scorer = Verifier.load(verifier.directory, config.slm, ctx.cache)
-        _PROPOSERS[key] = Proposer(loaded, scorer, config.candidates, ctx.seed)
+        _PROPOSERS[key] = Proposer(engine, scorer, config.candidates, ctx.seed, read)
     return _PROPOSERS[key]
 
 
-def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Sequence[Job]], Iterator[Episode]]:
+def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Sequence[Job], Scope], Iterator[Episode]]:
     """A function that plays jobs with the stage's policy, verifier and teacher; loads the models when first called."""
 
-    def play_jobs(jobs: Sequence[Job]) -> Iterator[Episode]:
-        if not jobs:
-            return
+    def play_jobs(jobs: Sequence[Job], scope: Scope) -> Iterator[Episode]:
         config = ctx.config
         benchmark = open_benchmark(config)
-        scope = digest_of(sorted({(job.task.task_id, job.z or 0, job.replicate) for job in jobs}))
         teacher = open_teacher(ctx, scope)
         proposer = shared_proposer(ctx)
         asked, computed = proposer.asked, proposer.computed
-        proposer.scope(scope)
+        proposer.memory = scope.memory("proposals", Proposal)
         agent = RoutedAgent(proposer, teacher, rules, config.agent, config.slm, benchmark.instructions)
         yield from play(
             jobs,
@@ -72,7 +72,9 @@ def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Seq
             benchmark=ctx.partition.benchmark,
             seed=ctx.seed,
             metadata=ctx.identity(),
+            threads=threads_for(ctx, benchmark, config.agent.parallel),
         )
+        proposer.memory = Memory(Proposal)
         ctx.report.log(
             f"{proposer.asked - asked} proposals asked for, {proposer.computed - computed} computed; the others met a "
             "known context"

@@ -9,7 +9,7 @@ from r2v_core.agent.loop import Job
 from r2v_core.agent.rules.table import at_share, make_rules
 from r2v_core.benchmarks.base import Task
 from r2v_core.models.router import Router
-from r2v_core.perturbations import seeds_for
+from r2v_core.perturbations import seeds_of_groups
 from r2v_core.runs.spec import StageContext
 from r2v_core.stages.episodes import record_episodes
 from r2v_core.stages.rollouts import routed_player
@@ -25,37 +25,41 @@ def validation_tasks(ctx: StageContext) -> list[Task]:
 
 
 def player(ctx: StageContext, router: Router) -> Callable[[str, float], Played]:
-    """A function that plays every validation task under every validation seed with a rule at a share of calls.
+    """A function that plays the validation tasks with a rule at a share of calls.
 
-    Episodes are kept in the run directory, so that an interrupted calibration goes on where it stopped. All rules and
-    shares meet the same noise, and share the small model's proposals where they meet the same context.
+    Each template is met in worlds of its own, so that its loss is independent of the others'; all rules and shares
+    meet the same ones, and share the small model's proposals where they meet the same context. Episodes are kept in
+    the run directory, so that an interrupted calibration goes on where it stopped.
     """
-    tasks = validation_tasks(ctx)
-    seeds = seeds_for("validation", ctx.config.perturbations.seeds, ctx.seed)
+    by_template: dict[str, list[Task]] = defaultdict(list)
+    for task in validation_tasks(ctx):
+        by_template[task.template_id].append(task)
+    templates = sorted(by_template)
+    worlds = seeds_of_groups("validation", ctx.config.perturbations.seeds, ctx.seed, len(templates))
 
     def play(rule: str, share: float) -> Played:
         method = at_share(rule, share)
         jobs = [
             Job(f"{method}~z{z}~{task.task_id}", task, z=z, method=method, metadata={"method": method})
+            for template, seeds in zip(templates, worlds, strict=True)
             for z in seeds
-            for task in tasks
+            for task in by_template[template]
         ]
         rules = make_rules([method], ctx.config.agent, ctx.seed, router)
+        failed: dict[str, list[bool]] = {template: [] for template in templates}
+        template_of = {task.task_id: template for template, tasks in by_template.items() for task in tasks}
         episodes = record_episodes(ctx, jobs, routed_player(ctx, rules), file=FILE)
-        won: dict[int | None, list[bool]] = defaultdict(list)
         for episode in episodes:
-            won[episode.perturbation_seed].append(episode.success)
+            failed[template_of[episode.task_id]].append(not episode.success)
         steps = [step for episode in episodes for step in episode.steps]
         played = Played(
             share=sum(step.actor == "teacher" for step in steps) / len(steps),
-            success=tuple(sum(found) / len(found) for found in won.values()),
-            n_tasks=len(tasks),
+            losses=tuple(sum(found) / len(found) for found in failed.values()),
         )
-        ctx.report.log(f"{method}: teacher calls {played.share:.0%}, success by seed {_percent(played.success)}")
+        success = 1 - sum(played.losses) / len(played.losses)
+        ctx.report.log(
+            f"{method}: teacher calls {played.share:.0%}, success {success:.1%} on {len(templates)} templates"
+        )
         return played
 
     return play
-
-
-def _percent(rates: tuple[float, ...]) -> str:
-    return ", ".join(f"{rate:.0%}" for rate in rates)

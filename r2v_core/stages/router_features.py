@@ -15,13 +15,13 @@ from r2v_core.agent.rules.lottery import at_random
 from r2v_core.digest import digest_of
 from r2v_core.models.router import RouterRow
 from r2v_core.perturbations import seeds_for
-from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.jsonl import write_records
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.episodes import finish_episodes, record_episodes
 from r2v_core.stages.rollouts import routed_player
 from r2v_core.stages.task_suite import read_tasks
-from r2v_core.stages.teaching import count_usage
+from r2v_core.stages.teacher_factory import count_usage
 from r2v_core.trajectory import Episode
 
 FILE = "features.jsonl"
@@ -85,11 +85,7 @@ def run(ctx: StageContext) -> StageResult:
     rules = {METHOD: at_random(ctx.config.router_features.takeover_prob, ctx.seed)}
     episodes = record_episodes(ctx, plan_jobs(ctx), routed_player(ctx, rules))
     rows = [row for episode in episodes for row in rows_of(episode)]
-    path = ctx.run_dir / FILE
-    path.unlink(missing_ok=True)
-    with JsonlStore(path, RouterRow) as store:
-        for row in rows:
-            store.append(row)
+    write_records(ctx.run_dir / FILE, rows)
     write_atomic(ctx.run_dir / "preview.md", _preview(rows))
     result = finish_episodes(ctx, episodes, features=FILE, preview="preview.md")
     result.digest = digest_of([result.digest, [row.model_dump(mode="json") for row in rows]])

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import subprocess
-import sys
 import time
 import traceback
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 
 from filelock import FileLock, Timeout
 
 from r2v_core.config import config_snapshot
+from r2v_core.console import say
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError, TransientError
 from r2v_core.partition import Partition
-from r2v_core.runs import processes
+from r2v_core.runs import processes, stopping
+from r2v_core.runs.artifacts import digests
 from r2v_core.runs.directories import relative_to
-from r2v_core.runs.locks import LOCK_NAME
+from r2v_core.runs.locks import LOCK_NAME, note_writer
 from r2v_core.runs.manifest import (
     IMPORT,
     MANIFEST_NAME,
@@ -33,10 +32,17 @@ from r2v_core.runs.manifest import (
     utc_now,
     write_manifest,
 )
-from r2v_core.runs.reporting import Reporter, Stopped
+from r2v_core.runs.memory import forget
+from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageFunction, StageResult, StageSpec, load_upstream
+from r2v_core.runs.stopping import Stopped
+from r2v_core.runs.storage import StorageError, reserve, storage_error
+from r2v_core.stages.at_work import refuse_if_begun_before
 from r2v_core.stages.table import get_stage
 from r2v_core.teachers.budget import BudgetSpent
+
+LOCK_S = 1.0
+"""Who looks whether a run is alive holds its lock for a moment."""
 
 
 def stage_function(name: str) -> StageFunction:
@@ -61,34 +67,32 @@ def execute(spec: StageSpec, report: Reporter) -> RunManifest:
             f"stage '{spec.stage}' runs in one process, not in {processes.count()}; start it without launcher"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / LOCK_NAME, timeout=0)
+    lock = FileLock(run_dir / LOCK_NAME, timeout=LOCK_S)
     try:
         lock.acquire()
     except Timeout:
         raise R2VError(f"run '{spec.run_id}' is being written by another process right now") from None
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        report.stop_reason = f"stopped by {signal.Signals(signum).name}"
-        raise Stopped(report.stop_reason)
-
-    previous = signal.signal(signal.SIGTERM, stop)
     try:
-        return _execute_locked(spec, run_dir, report)
+        with stopping.listening(), stopping.held():
+            return _execute_locked(spec, run_dir, report)
     finally:
-        signal.signal(signal.SIGTERM, previous)
         lock.release()
 
 
-def help_out(spec: StageSpec, report: Reporter) -> None:
+def run_worker(spec: StageSpec, report: Reporter) -> None:
     """Run a helper process's part of a planned stage; the main process's :func:`execute` does the rest."""
-    with suppress(processes.PartDone):
+    with stopping.listening(), suppress(processes.PartDone):
         stage_function(spec.stage)(_context(spec, Path(spec.run_dir), report))
 
 
 def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunManifest:
     sweep_temporaries(run_dir)
+    note_writer(run_dir)
     manifest = _begin(spec, run_dir)
     write_manifest(manifest, run_dir)
+    refuse_if_begun_before(spec, manifest)
+    reserve(run_dir)
     began = time.monotonic()
     report.log(f"{'resuming' if spec.resumed else 'starting'} run {spec.run_id} for {spec.partition}")
     try:
@@ -107,23 +111,25 @@ def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunMani
                     f"{role}: {run.manifest.run_id}, {counts['kept']:.0f} episodes of {counts['sources']:.0f} runs, "
                     f"{counts['dropped']:.0f} left out"
                 )
-        result = stage_function(spec.stage)(context)
+        with stopping.at_once():
+            result = stage_function(spec.stage)(context)
+        forget(run_dir)
+        manifest = _finish(_with_result(manifest, result, run_dir), run_dir, began, status=result.status, error=None)
     except (KeyboardInterrupt, Stopped) as stop:
-        _finish(manifest, run_dir, began, status="partial", error=str(stop) or "interrupted")
-        report.log("stopped; the same command takes it up again")
-        raise
-    except (BudgetSpent, TransientError) as error:
-        _finish(manifest, run_dir, began, status="partial", error=str(error))
-        raise
-    except R2VError as error:
-        _finish(manifest, run_dir, began, status="failed", error=str(error))
+        error = str(stop) or "stopped by SIGINT"
+        _end_early(manifest, run_dir, began, status="partial", error=error)
+        report.log(f"{error}; what is done lies in {manifest.output_dir}, the same command takes it up from there")
+        if isinstance(stop, Stopped):
+            stop.told = True
         raise
     except BaseException as error:
-        detail = traceback.format_exception_only(type(error), error)[-1].strip()
-        _finish(manifest, run_dir, began, status="failed", error=detail)
-        raise
-    manifest = _with_result(manifest, result)
-    manifest = _finish(manifest, run_dir, began, status=result.status, error=None)
+        shown = storage_error(error, run_dir) or error
+        resumable = isinstance(shown, (BudgetSpent, TransientError, StorageError))
+        detail = str(shown) if isinstance(shown, R2VError) else traceback.format_exception_only(error)[-1].strip()
+        _end_early(manifest, run_dir, began, status="partial" if resumable else "failed", error=detail)
+        if shown is error:
+            raise
+        raise shown from error
     report.log(f"{manifest.status} in {manifest.wall_time_s:.1f} s · digest {manifest.digest[:12]}")
     return manifest
 
@@ -177,11 +183,12 @@ def _begin(spec: StageSpec, run_dir: Path) -> RunManifest:
     )
 
 
-def _with_result(manifest: RunManifest, result: StageResult) -> RunManifest:
+def _with_result(manifest: RunManifest, result: StageResult, run_dir: Path) -> RunManifest:
     return manifest.model_copy(
         update={
             "digest": result.digest,
             "artifacts": result.artifacts,
+            "artifact_digests": digests(run_dir, result.artifacts),
             "n_episodes": result.n_episodes,
             "n_success": result.n_success,
             "n_steps": result.n_steps,
@@ -201,8 +208,15 @@ def _finish(manifest: RunManifest, run_dir: Path, began: float, *, status: str, 
             "wall_time_s": round(manifest.wall_time_s + time.monotonic() - began, 3),
         }
     )
+    sweep_temporaries(run_dir)
     write_manifest(final, run_dir)
     return final
+
+
+def _end_early(manifest: RunManifest, run_dir: Path, began: float, *, status: str, error: str) -> None:
+    """The last manifest of a run that is not done. Where it can't be written, the next one who looks writes it."""
+    with suppress(OSError):
+        _finish(manifest, run_dir, began, status=status, error=error)
 
 
 def _git_commit(project: Path) -> str | None:
@@ -215,10 +229,13 @@ def _git_commit(project: Path) -> str | None:
 
 def exit_with(error: BaseException) -> int:
     """Print an error as its reader needs it and return the process's exit status."""
+    error = storage_error(error) or error
     if isinstance(error, R2VError):
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return TransientError.STATUS if isinstance(error, TransientError) else 2
+    if isinstance(error, Stopped) and not error.told:
+        say(f"{error}; nothing had begun yet", error=True)
     if isinstance(error, (KeyboardInterrupt, Stopped)):
-        return 130 if isinstance(error, KeyboardInterrupt) else 143
+        return error.status if isinstance(error, Stopped) else 130
     traceback.print_exception(type(error), error, error.__traceback__)
     return 1

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
+from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError, nearest
 from r2v_core.runs.stage import Stage
 from r2v_core.stages import ablations
 
 _SCORING = ("candidates", "judge.teacher", "judge.options")
 _ROLLOUT = ("benchmark", "teacher.options", "slm", "perturbations", *_SCORING, "agent")
+
+_TRAINED = tuple(f"slm.{key}" for key in SLMConfig.model_fields if not key.startswith("engine"))
+"""Of the small model, what training depends on: not what samples from it later."""
 
 _CPU = {"gpus": 0, "time": "04:00:00"}
 _SAMPLING = {"gpus": 1, "cpus": 8, "memory": "64G", "time": "24:00:00"}
@@ -43,7 +47,7 @@ _BUILT_IN = (
         inputs=(("tasks", "task_suite"),),
         sections=("benchmark", "teacher.options", "collection"),
         root="data",
-        version="2",
+        version="3",
         extends=("benchmark.name", "benchmark.max_steps", "benchmark.options", "teacher.options"),
         shared=True,
     ),
@@ -58,7 +62,7 @@ _BUILT_IN = (
         inputs=(("tasks", "task_suite"), ("trajectories", "collect")),
         sections=("perturbations",),
         root="data",
-        version="2",
+        version="3",
     ),
     Stage(
         name="train_bc",
@@ -70,8 +74,9 @@ _BUILT_IN = (
         resources=_TRAINING | {"time": "48:00:00"},
         memory_key="training.bc.batch_size",
         inputs=(("trajectories", "collect"), ("perturbed", "perturb")),
-        sections=("slm", "training.lora", "training.bc"),
-        extends=("slm", "training.lora"),
+        sections=(*_TRAINED, "training.lora", "training.bc"),
+        extends=(*_TRAINED, "training.lora"),
+        version="2",
         shared=True,
         merged=("trajectories", "perturbed"),
     ),
@@ -85,8 +90,9 @@ _BUILT_IN = (
         resources=_SAMPLING | {"time": "12:00:00"},
         memory_key="training.verifier.batch_size",
         inputs=(("trajectories", "collect"), ("perturbed", "perturb")),
-        sections=("slm", "training.lora", "training.verifier"),
-        extends=("slm", "training.lora", "training.verifier.layers"),
+        sections=(*_TRAINED, "training.lora", "training.verifier"),
+        extends=(*_TRAINED, "training.lora", "training.verifier.layers"),
+        version="2",
         shared=True,
         merged=("trajectories", "perturbed"),
     ),
@@ -107,7 +113,7 @@ _BUILT_IN = (
         ),
         sections=("slm", *_SCORING),
         root="data",
-        version="2",
+        version="4",
         shared=True,
     ),
     Stage(
@@ -120,8 +126,9 @@ _BUILT_IN = (
         resources=_TRAINING,
         memory_key="training.dpo.batch_size",
         inputs=(("candidates", "candidates"), ("perturbed", "perturb"), ("policy", "train_bc")),
-        sections=("slm", "candidates.rank_by", "training.lora", "training.dpo"),
-        extends=("slm", "training.lora"),
+        sections=(*_TRAINED, "candidates.rank_by", "training.lora", "training.dpo"),
+        extends=(*_TRAINED, "training.lora"),
+        version="2",
         shared=True,
     ),
     Stage(
@@ -136,14 +143,14 @@ _BUILT_IN = (
         inputs=(("tasks", "task_suite"), ("policy", "train_dpo"), ("verifier", "train_verifier")),
         sections=(*_ROLLOUT, "router_features"),
         root="data",
-        version="4",
+        version="9",
         shared=True,
     ),
     Stage(
         name="train_router",
         asset="router",
         function="r2v_core.stages.train_router:run",
-        title="Train the router with the CVaR Lagrangian, calibrate its temperature, and its threshold in closed loop",
+        title="Choose the router's scorer by cross-fitting, train it, certify its threshold by playing",
         group="router",
         kinds=("pytorch",),
         resources={"gpus": 1, "time": "04:00:00"},
@@ -155,7 +162,7 @@ _BUILT_IN = (
             ("verifier", "train_verifier"),
         ),
         sections=(*_ROLLOUT, "training.router"),
-        version="4",
+        version="9",
     ),
     *(
         Stage(
@@ -174,7 +181,7 @@ _BUILT_IN = (
                 ("router", "train_router"),
             ),
             sections=(*_ROLLOUT, "evaluation"),
-            version="4",
+            version="9",
             shared=True,
         )
         for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))
@@ -189,6 +196,7 @@ _BUILT_IN = (
         resources=_BESIDE_DAGSTER,
         inputs=(("clean", "evaluate_clean"), ("noisy", "evaluate_noisy"), ("router", "train_router")),
         sections=("evaluation", "training.router"),
+        version="3",
     ),
     Stage(
         name="report",
@@ -199,7 +207,7 @@ _BUILT_IN = (
         kinds=("matplotlib", "html"),
         resources=_BESIDE_DAGSTER,
         inputs=(("tables", "result_tables"), ("clean", "evaluate_clean"), ("noisy", "evaluate_noisy")),
-        version="2",
+        version="3",
     ),
 )
 

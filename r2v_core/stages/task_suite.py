@@ -8,11 +8,10 @@ from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import SPLITS, Benchmark, Task
 from r2v_core.config.schema import Config
 from r2v_core.digest import digest_of
-from r2v_core.errors import R2VError
-from r2v_core.runs.jsonl import JsonlStore
+from r2v_core.runs.jsonl import JsonlStore, write_records
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
-from r2v_core.training.risk_bound import check_bound
+from r2v_core.training.guarantee import shortfall
 
 
 def open_benchmark(config: Config) -> Benchmark:
@@ -33,17 +32,12 @@ def run(ctx: StageContext) -> StageResult:
     tasks = benchmark.make_tasks(
         ctx.seed, ctx.cache, progress=lambda done, total: ctx.report.progress("tasks", done, total)
     )
-    path = ctx.run_dir / "tasks.jsonl"
-    path.unlink(missing_ok=True)  # made whole each time: the expensive part is the cache of files
-    store = JsonlStore(path, Task)
-    for task in tasks:
-        store.append(task)
+    write_records(ctx.run_dir / "tasks.jsonl", tasks)
     write_atomic(ctx.run_dir / "preview.md", _preview(tasks))
     splits = Counter(task.split for task in tasks)
-    try:
-        check_bound(ctx.config.training.router, splits["validation"])
-    except R2VError as error:  # only the router needs it, which refuses it; whoever wants that one hears of it now
-        ctx.report.log(f"warning: the router can't be trained on this suite: {error}")
+    held_out = len({task.template_id for task in tasks if task.split == "validation"})
+    if why := shortfall(ctx.config.training.router, ctx.spec.provider, held_out):  # said hours before the router
+        ctx.report.log(f"warning: {why}")
     return StageResult(
         digest=digest_of([task.model_dump(mode="json") for task in tasks]),
         artifacts={"tasks": "tasks.jsonl", "preview": "preview.md"},

@@ -7,15 +7,11 @@ from typing import Any
 
 from r2v_core.models.hub import load_tokenizer
 from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.processes import is_main
 from r2v_core.runs.spec import StageContext, StageResult
+from r2v_core.training.adapters import ADAPTER, adapter_digest
 from r2v_core.training.bc import Example, make_examples, train_bc
-from r2v_core.training.common import (
-    ADAPTER,
-    LOG_NAME,
-    adapter_digest,
-    clear_checkpoints,
-    is_main_process,
-)
+from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
 from r2v_core.training.run import training_run
@@ -33,13 +29,14 @@ def run(ctx: StageContext) -> StageResult:
     clean = training_episodes(ctx.inputs["trajectories"])
     perturbed = training_episodes(ctx.inputs["perturbed"])
     examples = make_examples(clean, perturbed, renderer, config.bc, ctx.seed)
+    cut = dict(sorted(renderer.cut.items()))  # states before they are thinned out
     ctx.report.log(
         f"{len(examples)} examples from {len(clean)} clean and {len(perturbed)} perturbed episodes; "
         f"{config.bc.max_steps} steps of {config.bc.batch_size * config.bc.grad_accumulation}"
     )
     log = train_bc(examples, renderer, ctx.config.slm, config.lora, config.bc, ctx.cache, training)
-    counts = _counts(examples, log) | training.counts
-    if is_main_process():
+    counts = _counts(examples, log) | {f"cut_{part}": n for part, n in cut.items()} | training.counts
+    if is_main():
         draw_curves(
             log,
             ctx.run_dir / CURVE,

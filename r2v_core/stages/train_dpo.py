@@ -13,15 +13,11 @@ from r2v_core.runs import processes
 from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.processes import is_main
 from r2v_core.runs.spec import StageContext, StageResult
-from r2v_core.training.common import (
-    ADAPTER,
-    LOG_NAME,
-    adapter_digest,
-    clear_checkpoints,
-    is_main_process,
-)
-from r2v_core.training.consistency import make_twins
+from r2v_core.training.adapters import ADAPTER, adapter_digest
+from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
+from r2v_core.training.consistency import make_context_pairs
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.dpo import train_dpo
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
@@ -45,15 +41,15 @@ def run(ctx: StageContext) -> StageResult:
     renderer = Renderer(
         load_tokenizer(ctx.config.slm, ctx.cache), ctx.config.slm, instructions_of(ctx.partition.benchmark)
     )
-    twins = []
+    context_pairs = []
     if config.dpo.consistency_weight:
-        twins = make_twins(training_episodes(ctx.inputs["perturbed"]), renderer)
-        if not twins:
+        context_pairs = make_context_pairs(training_episodes(ctx.inputs["perturbed"]), renderer)
+        if not context_pairs:
             ctx.report.log("no state looks different under two perturbations; training without the consistency term")
-    ctx.report.log(f"{len(pairs)} preference pairs from {len(rows)} states, {len(twins)} consistency pairs")
+    ctx.report.log(f"{len(pairs)} preference pairs from {len(rows)} states, {len(context_pairs)} consistency pairs")
     log = train_dpo(
         pairs,
-        twins,
+        context_pairs,
         renderer,
         ctx.config.slm,
         ctx.inputs["policy"].artifact("adapter"),
@@ -61,8 +57,8 @@ def run(ctx: StageContext) -> StageResult:
         ctx.cache,
         training,
     )
-    counts = {"states": len(rows), "consistency_pairs": len(twins), **_counts(pairs, log), **training.counts}
-    if is_main_process():
+    counts = {"states": len(rows), "consistency_pairs": len(context_pairs), **_counts(pairs, log), **training.counts}
+    if is_main():
         draw_curves(
             log,
             ctx.run_dir / CURVE,
@@ -84,7 +80,7 @@ def run(ctx: StageContext) -> StageResult:
 
 def _unchanged(ctx: StageContext) -> StageResult:
     """The BC adapter under the name of this stage."""
-    processes.leave_to_main()
+    processes.exit_workers()
     shutil.copytree(ctx.inputs["policy"].artifact("adapter"), ctx.run_dir / ADAPTER, dirs_exist_ok=True)
     write_atomic(
         ctx.run_dir / "preview.md", "No preference optimisation (`training.dpo.max_steps: 0`): the BC policy.\n"

@@ -1,45 +1,60 @@
-"""Stage 7: train the router, calibrate its temperature and threshold, and say what it has learned.
+"""Stage 7: choose and train the router's scorer, calibrate its threshold, and say what it has learned.
 
-Training uses logged rollouts. The thresholds of the router and of the rules that it is compared with are then tried out
-on the validation tasks in closed loop (``training.router.calibrate: played``), all in the same way.
+Scorers are compared by cross-fitting on logged rollouts of the router split, which also calibrates their probabilities.
+The thresholds of the router and of the rules that it is compared with are then tried
+out on the validation tasks in closed loop (``training.router.calibrate: played``), all in the same way.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from r2v_core.agent.features import choose_features, feature_matrix
-from r2v_core.agent.rules.table import RULES
-from r2v_core.config.schema import AgentConfig, RouterConfig
+from r2v_core.agent.rules.base import RoutingRule, in_scope
+from r2v_core.agent.rules.scored import own_scores
+from r2v_core.agent.rules.table import RULES, calibrated_rules
+from r2v_core.config.schema import RouterConfig
 from r2v_core.digest import digest_files
 from r2v_core.errors import R2VError
-from r2v_core.evaluation.calibration import fit_temperature
+from r2v_core.evaluation.certificates import Guarantee
 from r2v_core.models.router import SETTINGS_NAME, WEIGHTS_NAME, Router, RouterRow
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.router_calibration import FILE as VALIDATION_EPISODES
 from r2v_core.stages.router_calibration import player, validation_tasks
+from r2v_core.training.guarantee import guarantee_of, shortfall
 from r2v_core.training.lagrangian import FailureModel, fit_failure_model, make_rollouts
-from r2v_core.training.risk_bound import check_bound
-from r2v_core.training.router import CHECKPOINT_NAME, LOG_NAME, Epoch, train_net
-from r2v_core.training.router_diagnostics import diagnose, draw_levels, draw_reliability, draw_training, preview
+from r2v_core.training.router import CHECKPOINT_NAME, LOG_NAME, Epoch, read_log
+from r2v_core.training.router_diagnostics import (
+    diagnose,
+    draw_levels,
+    draw_reliability,
+    draw_training,
+    preview,
+    statement,
+)
 from r2v_core.training.router_threshold import (
-    Cut,
+    Choice,
     Played,
+    ThresholdResult,
     cheapest_threshold,
     descend,
     evaluate_threshold,
     threshold_for_share,
 )
+from r2v_core.training.scorers import Fitting, compare, train_scorers
 
 MIN_ROWS = 30
-"""Steps that each split needs at least; below, batch norm and temperature mean nothing."""
+"""Steps that each split needs at least; below, batch norm and calibration mean nothing."""
 VALIDATION_NAME = "validation.jsonl"
 
 
@@ -88,77 +103,122 @@ Play = Callable[[str, float], Played]
 
 
 def calibrate(
-    router: Router, rows: Sequence[RouterRow], model: FailureModel, config: RouterConfig, play: Play | None = None
-) -> Cut:
-    """Set temperature, threshold and the other rules' thresholds, all from validation tasks.
+    router: Router,
+    router_rows: Sequence[RouterRow],
+    rows: Sequence[RouterRow],
+    model: FailureModel,
+    config: RouterConfig,
+    guarantee: Guarantee,
+    play: Play | None = None,
+) -> ThresholdResult:
+    """Set the router's threshold and those of the rules that it is compared with.
 
-    ``expected_cost`` is risk-neutral throughout: its threshold bounds the mean failure over all seeds (α = 1).
+    The thresholds that are tried come from the router split, so that the validation templates decide about them
+    alone.
 
     Args:
-        router: trained; receives temperature, threshold, ``rules``, ``shares`` and ``calibration``.
+        router: trained; receives threshold, ``rules``, ``shares`` and ``calibration``.
+        router_rows: logged steps of the router split.
         rows: logged validation steps.
         model: constants of the surrogate.
         config: what to calibrate for.
+        guarantee: what played thresholds are certified for.
         play: where given, decides about thresholds; else the surrogate on ``rows`` does.
     """
-    matrix = feature_matrix([row.features for row in rows], router.features)
-    router.temperature = fit_temperature(router.logits(matrix), [row.label for row in rows])
-    probability = router.probability(matrix)
-    scores = {
-        name: probability if rule.score is None else np.array([rule.score(row.features) for row in rows])
-        for name, rule in RULES.items()
-        if rule.threshold in ("router", "score")
+    wanted = [name for name in calibrated_rules(config.baselines) if _can_score(RULES[name], rows[0].features)]
+    scoring = [RULES[name] for name in wanted if RULES[name].threshold in ("router", "score")]
+    scores = {rule.name: deciding_scores(rule, router, rows) for rule in scoring}
+    router.shares = {
+        rule.name: [threshold_for_share(own, i / 100) for i in range(101)]
+        for rule in scoring
+        for own in [deciding_scores(rule, router, router_rows)]
     }
-    router.shares = {name: [threshold_for_share(s, i / 100) for i in range(101)] for name, s in scores.items()}
     alpha = config.cvar_alpha if config.objective == "cvar" else 1.0
     bound = (make_rollouts(rows, router.features), model, alpha, config.cvar_epsilon)
-    levels = {}
-    cuts: dict[str, Cut] = {}
+    choices: dict[str, Choice] = {}
+    cuts: dict[str, ThresholdResult] = {}
     for name, score in scores.items():
         if config.teacher_share is not None:
             cuts[name] = evaluate_threshold(score, threshold_for_share(score, config.teacher_share), *bound)
         elif play is None:
             cuts[name] = cheapest_threshold(score, *bound)
         else:
-            chosen, levels[name] = descend(router.shares[name], partial(play, name), alpha, config.cvar_epsilon)
-            cuts[name] = Cut(chosen.threshold, chosen.share, chosen.cvar, chosen.met)
+            choices[name] = descend(router.shares[name], partial(play, name), guarantee, config.cvar_alpha)
+            level = choices[name].level
+            cuts[name] = ThresholdResult(level.threshold, level.share, level.risk, level.certified)
     cut = cuts["r2v"]
     router.threshold = cut.threshold
     router.calibration = {
-        "criterion": "cvar" if config.teacher_share is None else "teacher_share",
-        "measured": "played" if levels else "logged",
+        "criterion": "risk" if config.teacher_share is None else "teacher_share",
+        "measured": "played" if choices else "logged",
         "alpha": alpha,
         "epsilon": config.cvar_epsilon,
         "met": cut.met,
-        "cvar": cut.cvar,
+        "risk": cut.risk,
         "share": cut.share,
         "failure_model": vars(model),
-        "levels": {name: [asdict(level) for level in played] for name, played in levels.items()},
+        "certificates": {name: certificate(guarantee, choice) for name, choice in choices.items()},
+        "levels": {name: [asdict(level) for level in choice.levels] for name, choice in choices.items()},
     }
-    above = float(np.mean(scores["r2v"] > cut.threshold))
-    router.rules = {name: {"rate": cut.share} for name, rule in RULES.items() if rule.threshold == "rate"}
-    for name, rule in RULES.items():
-        if rule.threshold == "score":
-            own, equal = cuts[name], threshold_for_share(scores[name], above)
-            router.rules[name] = {"threshold": own.threshold, "share": own.share, "cvar": own.cvar, "equal_rate": equal}
+    router.calibration["statement"] = statement(router.calibration)
+    router.rules = {name: {"rate": cut.share} for name in wanted if RULES[name].threshold == "rate"}
+    router.rules |= {
+        name: {"threshold": found.threshold, "share": found.share, "risk": found.risk}
+        for name, found in cuts.items()
+        if name != "r2v"
+    }
     return cut
+
+
+def _can_score(rule: RoutingRule, features: Mapping[str, float]) -> bool:
+    """Whether steps that were logged by an older version have what a rule's score needs."""
+    try:
+        return rule.score is None or rule.score(features) is not None
+    except KeyError:
+        return False
+
+
+def deciding_scores(rule: RoutingRule, router: Router, rows: Sequence[RouterRow]) -> NDArray[np.float64]:
+    """The score that decides at each logged step, shape (n,): its own, or what the steps of its episode make of it."""
+    own = own_scores(rule, router, [row.features for row in rows])
+    episodes: dict[tuple[int | None, str], list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        episodes[row.z, row.episode_id].append(i)
+    for steps in episodes.values():
+        own[steps] = in_scope(own[steps], rule.scope)
+    return own
+
+
+def certificate(guarantee: Guarantee, choice: Choice) -> dict[str, Any]:
+    """What the calibration of one rule proves, as router.json, asset page and report state it."""
+    return {
+        "certified": choice.level.certified,
+        "cvar_certified": choice.level.cvar_certified,
+        **asdict(guarantee),
+        "promise": guarantee.sentence(),
+        "unit": "template",
+        "n": choice.n,
+        "templates_needed": choice.templates_needed,
+        "observed": choice.level.risk,
+        "p_value": choice.level.p_value,
+    }
 
 
 def run(ctx: StageContext) -> StageResult:
     """Train (resumable), calibrate (resumable by episode), diagnose, draw."""
-    config, agent = ctx.config.training.router, ctx.config.agent
+    config = ctx.config.training.router
     router_rows, validation_rows = read_rows(ctx)
     played = config.calibrate == "played" and config.teacher_share is None
-    if played:
-        check_bound(config, len(validation_tasks(ctx)))
+    guarantee = guarantee_of(config, ctx.spec.provider)
+    templates = len({task.template_id for task in validation_tasks(ctx)}) if played else 0
+    if played and (why := shortfall(config, ctx.spec.provider, templates)):
+        ctx.report.log(f"warning: {why}")
     model = fit_failure_model(router_rows)
-    router, curves = _train(ctx, router_rows, model, config, agent)
-    cut = calibrate(router, validation_rows, model, config, player(ctx, router) if played else None)
-    if not cut.met:
-        ctx.report.log(
-            f"warning: no threshold is shown to keep CVaR ≤ {config.cvar_epsilon} on validation (best {cut.cvar:.2f}); "
-            f"the one used escalates {cut.share:.0%} of the steps"
-        )
+    router = _train(ctx, router_rows, model)
+    curves = read_log(ctx.run_dir)
+    play = player(ctx, router) if played else None
+    cut = calibrate(router, router_rows, validation_rows, model, config, guarantee, play)
+    ctx.report.log(router.calibration["statement"])
     router.save(ctx.run_dir)
     found = diagnose(router, validation_rows, ctx.seed)
     if found["collapsed"]:
@@ -189,20 +249,24 @@ def run(ctx: StageContext) -> StageResult:
             "rows_router": len(router_rows),
             "rows_validation": len(validation_rows),
             "threshold": router.threshold,
-            "temperature": router.temperature,
+            "slope": router.scorer.slope,
             "teacher_share": cut.share,
-            "validation_cvar": cut.cvar,
-            "bound_met": float(cut.met),
+            "validation_risk": cut.risk,
+            **({"certified": float(cut.met), "certified_templates": templates} if played else {}),
             "lambda": curves[-1].multiplier,
             **{key: float(found[key]) for key in ("auc", "ece", "brier", "probability_std", "collapsed")},
         },
     )
 
 
-def _train(
-    ctx: StageContext, rows: Sequence[RouterRow], model: FailureModel, config: RouterConfig, agent: AgentConfig
-) -> tuple[Router, list[Epoch]]:
+def _train(ctx: StageContext, rows: Sequence[RouterRow], model: FailureModel) -> Router:
+    config = ctx.config.training.router
     names = choose_features(config.features)
+    lacking = [name for name in names if name not in rows[0].features]
+    if lacking and not config.features:  # all that there are
+        names = tuple(name for name in names if name not in lacking)
+        why = "the rollouts were logged before these were features"
+        ctx.report.log(f"warning: the router learns without {', '.join(lacking)}: {why}")
     ctx.report.log(
         f"{len(rows)} steps, {sum(row.label for row in rows) / len(rows):.0%} failing; "
         f"measured teacher failure {model.teacher_failure:.1%}"
@@ -213,8 +277,12 @@ def _train(
             "epochs", line.epoch + 1, config.epochs, cost=line.cost, cvar=line.cvar, multiplier=line.multiplier
         )
 
-    net, log = train_net(make_rollouts(rows, names), model, config, agent, ctx.seed, ctx.run_dir, tell)
-    return Router(net=net, features=list(names), hidden=list(config.hidden)), log
+    fitting = Fitting(names, config, ctx.config.agent, ctx.seed, ctx.run_dir, tell)
+    compared = compare(rows, fitting, model)
+    for one in compared:
+        ctx.report.log(f"{one.scorer}: cross-fitted log loss {one.log_loss:.3f}, AUC {one.auc:.3f}")
+    scorers = train_scorers(rows, compared, fitting)
+    return Router(scorers, list(names), compared[0].scorer, comparison=[asdict(one) for one in compared])
 
 
 def _write_validation(router: Router, rows: Sequence[RouterRow], ctx: StageContext) -> None:

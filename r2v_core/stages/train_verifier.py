@@ -10,14 +10,10 @@ from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_tokenizer
 from r2v_core.models.verifier import HEADS, INFO
 from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.processes import is_main
 from r2v_core.runs.spec import StageContext, StageResult
-from r2v_core.training.common import (
-    ADAPTER,
-    LOG_NAME,
-    adapter_digest,
-    clear_checkpoints,
-    is_main_process,
-)
+from r2v_core.training.adapters import ADAPTER, adapter_digest
+from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
 from r2v_core.training.run import training_run
@@ -43,7 +39,7 @@ def run(ctx: StageContext) -> StageResult:
         training, held_out, renderer, ctx.config.slm, config.lora, config.verifier, ctx.cache, run_
     )
     counts = {**_counts(found, log), **metrics, **run_.counts}
-    if is_main_process():
+    if is_main():
         draw_curves(
             log,
             ctx.run_dir / CURVE,

@@ -8,9 +8,9 @@ from typing import Any
 
 from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.teachers.base import Teacher
+from r2v_core.teachers.context import TeacherContext
 from r2v_core.teachers.names import Provider, find_teacher
 from r2v_core.teachers.options import check_options
-from r2v_core.teachers.place import Place
 
 MAKERS: dict[Provider, str] = {
     "env": "r2v_core.teachers.expert:make",
@@ -21,7 +21,7 @@ MAKERS: dict[Provider, str] = {
     "deepseek": "r2v_core.teachers.api:make",
     "openai_compatible": "r2v_core.teachers.api:make",
 }
-"""Provider → 'module:function'; the function takes ``(name, entry, options, limits, place)``."""
+"""Provider → 'module:function'; the function takes ``(name, entry, options, limits, context)``."""
 
 
 def teacher_identity(name: str, project: Path) -> tuple[str, str]:
@@ -46,15 +46,15 @@ def check_teacher(name: str, options: dict[str, Any], project: Path, role: str =
     check_options(find_teacher(name, project).provider, options, f"{role}.options")
 
 
-def make_teacher(name: str, options: dict[str, Any], limits: TeacherLimitsConfig, place: Place) -> Teacher:
+def make_teacher(name: str, options: dict[str, Any], limits: TeacherLimitsConfig, context: TeacherContext) -> Teacher:
     """Build a partition's teacher.
 
     Raises:
         R2VError: for an unknown name, wrong options, or whatever the provider needs and does not find (key, package).
     """
-    entry = find_teacher(name, place.project)
+    entry = find_teacher(name, context.project)
     module, _, function = MAKERS[entry.provider].partition(":")
     teacher: Teacher = getattr(import_module(module), function)(
-        name, entry, check_options(entry.provider, options, f"{place.role}.options"), limits, place
+        name, entry, check_options(entry.provider, options, f"{context.role}.options"), limits, context
     )
     return teacher

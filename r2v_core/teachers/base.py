@@ -31,6 +31,8 @@ class Advice:
     cost_usd: float = 0.0
     latency_s: float = 0.0
     detail: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    """Why there is no action: the request was refused, and would be again."""
 
 
 class Teacher(Protocol):

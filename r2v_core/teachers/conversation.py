@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from r2v_core.benchmarks.actions import ActionForm, code
+from r2v_core.benchmarks.actions import ActionForm, program
+from r2v_core.benchmarks.spoken import spoken
 from r2v_core.teachers.base import Situation
+from r2v_core.teachers.reply_forms import json_action, react_action
 from r2v_core.trajectory import Step
 
 Message = dict[str, str]
 """``{"role": "system" | "user" | "assistant", "content": …}``; after the system's, user and assistant take turns."""
 
-_REASONING = re.compile(r"<think(ing)?>.*?</think(ing)?>", re.DOTALL | re.IGNORECASE)
-_CUT_REASONING = re.compile(r"<think(ing)?>", re.IGNORECASE)
 _MARKED = (
     re.compile(r"<action>(.*?)</action>", re.DOTALL | re.IGNORECASE),
-    re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL),
+    re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE),
 )
+_BLOCK = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 _LABEL = re.compile(r"(?:(?:next |my )?(?:action|command|answer)\s*:|>)\s*", re.IGNORECASE)
 _QUOTES = ("`", '"', "'", "“”")
 
@@ -48,35 +49,59 @@ def _said(step: Step) -> str:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParsedAction:
     """The action in a reply; ``problem`` says why it is none that was meant as one."""
 
     action: str
     problem: str | None = None
 
 
-def read_action(reply: str, form: ActionForm = "line", cut: bool = False) -> Reading:
+def read_action(reply: str, form: ActionForm = "line", cut: bool = False) -> ParsedAction:
     """The action in a teacher's reply.
 
-    What stands in ``<action>…</action>`` or in a fenced block is taken as it is, the last one if there are several;
-    anything else has to be one line, unless actions are code. Reasoning in ``<think>…</think>`` is passed over, as are
-    a label (``Action:``) and quotes around the line. A reply of several lines is a problem, and its first line the best
-    guess; where actions are code, so is one that ended at the limit of tokens (``cut``) before its block did.
+    Reasoning is passed over, and what stands outside of the model's turn (:mod:`r2v_core.benchmarks.spoken`). What
+    stands in ``<action>…</action>`` is taken as it is, the last one if there are several; then a fenced block (the
+    program where actions are code, else the last one), a JSON object with the action, or the action of ReAct's
+    ``Thought: … Action: …``. Anything else has to be one line, unless actions are code; a label (``Action:``) and
+    quotes around the line are left out. A reply of several lines is a problem, and its first line the best guess; where
+    actions are code, so is one that ended at the limit of tokens (``cut``) before its block did.
     """
-    text = _REASONING.sub("", reply)
-    if _CUT_REASONING.search(text):
-        return Reading("", "the reasoning did not come to an end")
+    text, problem = spoken(reply)
+    if problem:
+        return ParsedAction("", problem)
     for marked in _MARKED:
-        found = [match.strip() for match in marked.findall(text)]
-        if found:
-            return Reading(found[-1]) if found[-1] else Reading("", "the marked action is empty")
-    if form == "code" and (program := code(text)):
-        problem = "the program did not come to an end" if cut else None
-        return Reading(_bare(program) if "\n" not in program else program, problem)
+        if found := [match.strip() for match in marked.findall(text)]:
+            return ParsedAction(found[-1]) if found[-1] else ParsedAction("", "the marked action is empty")
+    blocks = [match.strip() for match in _BLOCK.findall(text)]
+    if form == "line" and blocks:
+        if not blocks[-1]:
+            return ParsedAction("", "the marked action is empty")
+        if json_action(blocks[-1]) is None:
+            return ParsedAction(blocks[-1])
+        text = blocks[-1]
+    for known in (json_action, react_action):
+        if (read := known(text)) is not None:
+            text, problem = read
+            if problem:
+                return ParsedAction("", problem)
+    return _program(text, cut) if form == "code" else _line(text)
+
+
+def _program(text: str, cut: bool) -> ParsedAction:
+    action = program(text)
+    if not action:
+        return ParsedAction("", "the reply is empty")
+    ended = not cut or _BLOCK.search(text) is not None
+    return ParsedAction(
+        _bare(action) if "\n" not in action else action, None if ended else "the program did not come to an end"
+    )
+
+
+def _line(text: str) -> ParsedAction:
     lines = [line for line in map(_bare, text.splitlines()) if line]
     if not lines:
-        return Reading("", "the reply is empty")
-    return Reading(lines[0], f"the reply has {len(lines)} lines" if len(lines) > 1 else None)
+        return ParsedAction("", "the reply is empty")
+    return ParsedAction(lines[0], f"the reply has {len(lines)} lines" if len(lines) > 1 else None)
 
 
 def _bare(line: str) -> str:
@@ -90,10 +115,10 @@ def _bare(line: str) -> str:
     return line
 
 
-def correction(talk: list[Message], reply: str, problem: str) -> list[Message]:
+def correction(messages: list[Message], reply: str, problem: str) -> list[Message]:
     """The chat that asks once more after a reply that could not be used."""
     return [
-        *talk,
+        *messages,
         {"role": "assistant", "content": reply.strip() or "(nothing)"},
         {
             "role": "user",

@@ -6,15 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r2v_core.errors import R2VError
+from r2v_core.teachers.delays import delay_of
 from r2v_core.teachers.names import FILE, Provider, TeacherEntry
 
 _URLS: dict[Provider, str] = {
@@ -35,6 +35,10 @@ _NO_KEY = "none"
 _SHOWN = 300
 """Characters of a server's message that ours quotes."""
 _TRANSIENT = frozenset({408, 409, 425, 429})
+_BUSY = frozenset({429, 529})
+"""A rate limit, an overload; 503 is one too where a model's server says it, and not a proxy that found none."""
+_OF_THE_REQUEST = frozenset({400, 413, 422})
+"""Statuses that are about one request: too long, filtered; another one may be answered."""
 _USED_UP = ("insufficient_quota", "billing")
 """Codes of a 429 that waiting does not cure."""
 
@@ -42,9 +46,26 @@ _USED_UP = ("insufficient_quota", "billing")
 class Transient(Exception):
     """A request that may well be answered when it is made again."""
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None, busy: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.busy = busy
+        """Whether the server said that it is there and has too much to do."""
+
+
+class TooLate(Exception):
+    """A request was not answered whole in its time."""
+
+
+class Refused(R2VError):
+    """A request that is refused for what is in it: the content filter, a context too long, an unknown parameter."""
+
+    def __init__(self, message: str, said: str = "", body: str = "") -> None:
+        super().__init__(message)
+        self.said = said
+        """The server's own words, in one line."""
+        self.body = body
+        """Its whole answer."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +91,25 @@ def endpoint(name: str, entry: TeacherEntry) -> Endpoint:
     Raises:
         R2VError: if the key is not set, or the address reads a variable that is not.
     """
-    variables = (entry.key_env,) if entry.key_env else _KEYS[entry.provider]
-    key = next((value for value in map(os.environ.get, variables) if value), None)
-    if key is None and (entry.key_env or entry.provider != "openai_compatible"):
+    key, variables = api_key(entry)
+    if key is None and variables:
         raise R2VError(
             f"teacher '{name}' (provider {entry.provider}) needs an API key: set the environment variable "
             f"{' or '.join(variables)}; for jobs of a SLURM cluster name it in the profile's environment.pass, too"
         )
     return Endpoint(entry.provider, entry.model, _address(name, entry).rstrip("/"), key or _NO_KEY)
+
+
+def api_key(entry: TeacherEntry) -> tuple[str | None, tuple[str, ...]]:
+    """A teacher's key, and the environment variables of which one has to hold it; none where it may be left out."""
+    variables = (entry.key_env,) if entry.key_env else _KEYS[entry.provider]
+    key = next((value for value in map(os.environ.get, variables) if value), None)
+    return key, variables if entry.key_env or entry.provider != "openai_compatible" else ()
+
+
+def lacks_version(where: Endpoint) -> bool:
+    """Whether an address of OpenAI's protocol is a host alone, where most servers answer below ``/v1``."""
+    return where.provider != "anthropic" and urlsplit(where.base_url).path in ("", "/")
 
 
 def _address(name: str, entry: TeacherEntry) -> str:
@@ -109,35 +141,33 @@ def translated(sdk: Any, where: Endpoint) -> Iterator[None]:
 
     Raises:
         Transient: for rate limits, errors of the server, time-outs, cut connections, and answers that are no JSON.
-        R2VError: for everything that waiting does not cure.
+        Refused: for what is wrong with this one request.
+        R2VError: for everything else that waiting does not cure.
     """
     try:
         yield
-    except sdk.APITimeoutError:
+    except (sdk.APITimeoutError, TooLate):
         raise Transient("no answer in time (limits.timeout_s)") from None
     except sdk.APIConnectionError as error:
         cause = error.__cause__ or error
         raise Transient(f"connection failed ({where.redacted(str(cause) or type(cause).__name__)})") from None
     except sdk.APIStatusError as error:
-        said = where.redacted(" ".join(str(error.message).split()))[:_SHOWN]
+        said = where.redacted(_said(error))[:_SHOWN]
         code = str(getattr(error, "code", "") or "")
         if (error.status_code in _TRANSIENT and code not in _USED_UP) or error.status_code >= 500:
-            raise Transient(f"status {error.status_code} ({said})", _retry_after(error.response.headers)) from None
-        raise R2VError(f"{where} refuses: status {error.status_code} ({said})") from None
+            pause = delay_of(error.response.headers, error.response.text)
+            busy = error.status_code in _BUSY or (error.status_code == 503 and isinstance(error.body, (dict, list)))
+            raise Transient(f"status {error.status_code} ({said})", pause, busy) from None
+        message = f"{where} refuses: status {error.status_code} ({said})"
+        if error.status_code in _OF_THE_REQUEST:
+            raise Refused(message, said, error.response.text) from None
+        lost = error.status_code == 404 and lacks_version(where)
+        raise R2VError(message + ("; most servers want a base_url that ends in /v1" if lost else "")) from None
     except (sdk.APIResponseValidationError, ValueError) as error:
         raise Transient(f"the answer is not what the API promises ({type(error).__name__})") from None
 
 
-def _retry_after(headers: Any) -> float | None:
-    """Seconds that a response asks to wait: ``Retry-After`` as a number or a date."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(float(value), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max((parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return None
+def _said(error: Any) -> str:
+    """A server's message in one line; the SDKs pass on messages in their own protocol's form alone."""
+    told = str(error.message)
+    return " ".join((told if " - " in told else f"{told} - {error.response.text[:4000]}").split()).removesuffix(" -")

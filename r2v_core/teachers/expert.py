@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.errors import R2VError
 from r2v_core.teachers.base import Advice, Situation
+from r2v_core.teachers.context import TeacherContext
 from r2v_core.teachers.names import TeacherEntry
 from r2v_core.teachers.options import ExpertOptions
-from r2v_core.teachers.place import Place
 
 
 @runtime_checkable
@@ -42,7 +42,9 @@ class Expert:
         return [_advise(situation) for situation in situations]
 
 
-def make(name: str, entry: TeacherEntry, options: ExpertOptions, limits: TeacherLimitsConfig, place: Place) -> Expert:
+def make(
+    name: str, entry: TeacherEntry, options: ExpertOptions, limits: TeacherLimitsConfig, context: TeacherContext
+) -> Expert:
     """The benchmark's expert; it has no options and costs nothing."""
     return Expert(entry.model)
 

@@ -68,9 +68,9 @@ def question(prompt: str, actions: list[str]) -> list[Message]:
     return [{"role": "system", "content": _INSTRUCTIONS}, {"role": "user", "content": text}]
 
 
-def _again(talk: list[Message], count: int) -> list[Message]:
+def _again(messages: list[Message], count: int) -> list[Message]:
     note = f"\n\nReply with one JSON list of exactly {count} pairs of numbers from 0 to 1 and nothing else."
-    return [talk[0], {"role": "user", "content": talk[1]["content"] + note}]
+    return [messages[0], {"role": "user", "content": messages[1]["content"] + note}]
 
 
 def read_scores(reply: str, count: int) -> list[Pair] | None:

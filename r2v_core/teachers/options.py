@@ -37,12 +37,16 @@ class OpenAIOptions(ApiOptions):
 class LocalOptions(Section):
     """A causal language model in this process."""
 
-    temperature: float = Field(0.1, gt=0, description="sampling temperature; random numbers come from the prompt")
+    temperature: float = Field(
+        0.1, ge=0, description="sampling temperature, 0: the likeliest token; random numbers come from the prompt"
+    )
     max_tokens: Positive = Field(256, description="tokens generated at most for one reply")
     history_steps: Count = Field(4, description="latest steps shown with what was seen and done")
     max_prompt_tokens: Positive = Field(1024, description="earlier steps are dropped to stay below this, tokens")
     batch_size: Positive = Field(16, description="prompts generated for together")
     quantization: Literal["none", "4bit"] = Field("none", description="4bit needs a CUDA GPU and bitsandbytes")
+    engine: str = Field("transformers", description="what samples, a name of r2v_core.engines")
+    engine_options: dict[str, Any] = Field(default_factory=dict, description="the engine's own keys, checked by it")
 
 
 OPTIONS: dict[Provider, type[Section]] = {

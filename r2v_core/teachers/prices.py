@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -18,11 +19,20 @@ FREE: frozenset[Provider] = frozenset({"env", "local", "openai_compatible"})
 
 
 class Price(BaseModel):
-    """Dollars per million tokens."""
+    """Dollars per million tokens, when that was so and who says so."""
 
     model_config = ConfigDict(extra="forbid")
     input: float = Field(ge=0)
     output: float = Field(ge=0)
+    as_of: date | None = None
+    source: str = ""
+
+    def __str__(self) -> str:
+        """As messages and tables show it."""
+        if self.input == self.output == 0:
+            return "nothing"
+        when = f", as of {self.as_of}" if self.as_of else ""
+        return f"${self.input:g} in, ${self.output:g} out a million tokens{when}"
 
     def of(self, tokens_in: int, tokens_out: int) -> float:
         """Dollars for so many tokens."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,13 @@ from r2v_core.config.schema import BCConfig, LoRAConfig, SLMConfig
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_lm
-from r2v_core.training.common import (
-    ADAPTER,
-    arguments,
-    arrange,
-    check_targets,
-    lora_config,
-    model_dtype,
-    quiet_libraries,
-    save_adapter,
-    train,
-    world_size,
-)
-from r2v_core.training.examples import Renderer, states, teacher_action
+from r2v_core.training.adapters import ADAPTER, check_targets, lora_config, save_adapter
+from r2v_core.training.examples import Renderer, states
+from r2v_core.training.loop import arguments, length_grouped_order, model_dtype, quiet_libraries, train
 from r2v_core.training.run import TrainingRun
-from r2v_core.trajectory import Episode
+from r2v_core.training.trl_adapter import score_labels_only
+from r2v_core.training.workers import world_size
+from r2v_core.trajectory import Episode, teacher_action
 
 
 @dataclass(frozen=True)
@@ -86,23 +77,6 @@ def tokenize(examples: Sequence[Example], renderer: Renderer) -> list[dict[str, 
     return rows
 
 
-@contextmanager
-def score_labels_only() -> Iterator[None]:
-    """Make TRL's fused language-model head score labelled positions only, on the CPU as on GPUs.
-
-    TRL 1.16 scores every position where Triton is absent, to keep tensor shapes constant for ahead-of-time compilers.
-    Eager CPU execution has no such need, and an action is 5 of 200 positions.
-    """
-    from trl.trainer import utils
-
-    original = utils._use_triton
-    utils._use_triton = lambda device: True
-    try:
-        yield
-    finally:
-        utils._use_triton = original
-
-
 def train_bc(
     examples: Sequence[Example],
     renderer: Renderer,
@@ -123,7 +97,7 @@ def train_bc(
 
     rows = tokenize(examples, renderer)
     lengths = [len(row["input_ids"]) for row in rows]
-    order = arrange(lengths, bc, world_size(), run.derive("order"))
+    order = length_grouped_order(lengths, bc, world_size(), run.derive("order"))
     with quiet_libraries(), score_labels_only():
         set_seed(run.torch_seed)
         model = load_lm(slm, cache)

@@ -12,9 +12,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from r2v_core.config.schema import OptimConfig
 from r2v_core.errors import R2VError
 from r2v_core.runs.manifest import write_atomic
-from r2v_core.training.common import COMPLETE, LOG_NAME, is_main_process
+from r2v_core.runs.processes import is_main
+from r2v_core.training.checkpoints import COMPLETE, LOG_NAME
 from r2v_core.training.run import TrainingRun
-from r2v_core.training.tracking import TENSORBOARD
+from r2v_core.training.tracking import TENSORBOARD, start_wandb
+from r2v_core.training.workers import agree_to_stop, wait_for_everyone
 
 _SKIPPED = frozenset({"total_flos", "epoch", "num_tokens"})
 
@@ -56,7 +58,7 @@ class TrainingLog(TrainerCallback):
                 f"the loss is {logs['loss']} at step {state.global_step}; lower training.{section}.learning_rate or "
                 f"raise training.{section}.warmup_ratio"
             )
-        if not is_main_process():
+        if not is_main():
             return
         line = {"step": state.global_step, **scalars(logs)}
         with self.path.open("a", encoding="utf-8") as handle:
@@ -68,10 +70,23 @@ class CheckpointComplete(TrainerCallback):
     """Marks a checkpoint as whole once all of it is written."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Runs after model, optimiser, scheduler, random state and trainer state are on disk."""
-        if is_main_process():
+        """Runs after model, optimiser, scheduler, trainer state and every process's random state are on disk."""
+        wait_for_everyone()
+        if is_main():
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             write_atomic(folder / COMPLETE, json.dumps({"step": state.global_step}) + "\n")
+
+
+class StopAtStep(TrainerCallback):
+    """Ends training after the step in which the process was asked to end, with a checkpoint.
+
+    All processes end after the same step, whichever was asked.
+    """
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The optimiser's step is done; what is set here takes effect before the next one."""
+        if agree_to_stop():
+            control.should_save = control.should_training_stop = True
 
 
 class TensorBoardScalars(TrainerCallback):
@@ -84,7 +99,7 @@ class TensorBoardScalars(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A resumed training hides what an earlier attempt wrote beyond its checkpoint."""
-        if is_main_process():
+        if is_main():
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(
@@ -116,29 +131,9 @@ class WandbScalars(TrainerCallback):
     def __init__(self, run: TrainingRun, optim: OptimConfig) -> None:
         self._wandb: Any = None
         self._before = run.steps_before
-        if run.wandb.mode == "disabled" or not is_main_process():
+        if run.wandb.mode == "disabled" or not is_main():
             return
-        import wandb
-
-        try:
-            self._wandb = wandb.init(
-                project=run.wandb.project,
-                entity=run.wandb.entity,
-                id=run.run_id,
-                name=run.run_id,
-                group=run.stage,
-                dir=str(run.run_dir),
-                mode=run.wandb.mode,
-                resume="allow",
-                config=optim.model_dump(mode="json"),
-                settings=wandb.Settings(
-                    silent=True, console="off", save_code=False, disable_git=True, disable_code=True
-                ),
-            )
-        except wandb.errors.Error as error:
-            raise R2VError(
-                f"training.wandb: {run.wandb.mode}: W&B refused ({error}); use offline or disabled"
-            ) from error
+        self._wandb = start_wandb(run.wandb, run.run_id, run.stage, run.run_dir, optim.model_dump(mode="json"))
 
     def on_log(
         self,

@@ -11,12 +11,12 @@ from itertools import combinations
 import torch
 from torch import nn
 
-from r2v_core.training.examples import Renderer, executed_before, teacher_action
-from r2v_core.trajectory import Episode
+from r2v_core.training.examples import Renderer, executed_before
+from r2v_core.trajectory import Episode, teacher_action
 
 
 @dataclass(frozen=True)
-class Twin:
+class ContextPair:
     """Two prompts of one underlying state, and the expert's action there."""
 
     first: str
@@ -25,15 +25,15 @@ class Twin:
 
 
 @dataclass(frozen=True)
-class TwinTokens:
-    """A :class:`Twin` as token ids; the action includes its end-of-turn token."""
+class ContextPairTokens:
+    """A :class:`ContextPair` as token ids; the action includes its end-of-turn token."""
 
     first: tuple[int, ...]
     second: tuple[int, ...]
     action: tuple[int, ...]
 
 
-def make_twins(perturbed: Sequence[Episode], renderer: Renderer) -> list[Twin]:
+def make_context_pairs(perturbed: Sequence[Episode], renderer: Renderer) -> list[ContextPair]:
     """All pairs of different prompts that show the same state: two seeds z, or the clean observation and one z.
 
     States are the same if they come from copies of one source episode after the same number of carried-out actions.
@@ -53,36 +53,36 @@ def make_twins(perturbed: Sequence[Episode], renderer: Renderer) -> list[Twin]:
             if key not in clean and step.clean is not None:
                 history = [s for s in episode.steps[:index] if s.executed]
                 clean[key] = renderer.render(episode.goal, history, step.model_copy(update={"observation": step.clean}))
-    twins = []
-    for key, found in sorted(variants.items()):
-        pairs = [(a, b) for a, b in combinations(found.values(), 2) if a != b]
-        if not pairs and key in clean:
-            pairs = [(clean[key], prompt) for prompt in list(found.values())[:1] if prompt != clean[key]]
-        twins += [Twin(a, b, key[3]) for a, b in pairs]
-    return twins
+    pairs: list[ContextPair] = []
+    for key, prompts in sorted(variants.items()):
+        unlike = [(a, b) for a, b in combinations(prompts.values(), 2) if a != b]
+        if not unlike and key in clean:
+            unlike = [(clean[key], prompt) for prompt in list(prompts.values())[:1] if prompt != clean[key]]
+        pairs += [ContextPair(a, b, key[3]) for a, b in unlike]
+    return pairs
 
 
-def tokenize_twins(twins: Sequence[Twin], renderer: Renderer) -> list[TwinTokens]:
+def tokenize_context_pairs(pairs: Sequence[ContextPair], renderer: Renderer) -> list[ContextPairTokens]:
     """Token ids of each pair."""
     return [
-        TwinTokens(
-            tuple(renderer.encode(twin.first)),
-            tuple(renderer.encode(twin.second)),
-            tuple(renderer.encode_action(twin.action)),
+        ContextPairTokens(
+            tuple(renderer.encode(pair.first)),
+            tuple(renderer.encode(pair.second)),
+            tuple(renderer.encode_action(pair.action)),
         )
-        for twin in twins
+        for pair in pairs
     ]
 
 
-def twin_batch(twins: Sequence[TwinTokens], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
+def context_pair_batch(pairs: Sequence[ContextPairTokens], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
     """2B rows ``[padding | prompt | action | padding]``: B first prompts, then B second ones; actions are aligned.
 
     Returns:
         ``input_ids``, ``attention_mask``, ``position_ids`` ``[2B, L]``, and ``action_mask`` ``[B, T]`` of longest T.
     """
-    longest = max(len(twin.action) for twin in twins)
-    prompts = [twin.first for twin in twins] + [twin.second for twin in twins]
-    actions = [twin.action for twin in twins] * 2
+    longest = max(len(pair.action) for pair in pairs)
+    prompts = [pair.first for pair in pairs] + [pair.second for pair in pairs]
+    actions = [pair.action for pair in pairs] * 2
     width = max(map(len, prompts))
     ids, mask = [], []
     for prompt, action in zip(prompts, actions, strict=True):
@@ -94,7 +94,7 @@ def twin_batch(twins: Sequence[TwinTokens], pad: int, device: torch.device) -> d
         "input_ids": torch.tensor(ids, device=device),
         "attention_mask": attention,
         "position_ids": attention.cumsum(-1).sub(1).clamp(min=0),
-        "action_mask": attention[: len(twins), -longest:].bool(),
+        "action_mask": attention[: len(pairs), -longest:].bool(),
     }
 
 
@@ -108,12 +108,14 @@ def jensen_shannon(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return 0.5 * ((p.exp() * (p - m)).sum(-1) + (q.exp() * (q - m)).sum(-1))
 
 
-def consistency_loss(model: nn.Module, twins: Sequence[TwinTokens], pad: int, device: torch.device) -> torch.Tensor:
+def consistency_loss(
+    model: nn.Module, pairs: Sequence[ContextPairTokens], pad: int, device: torch.device
+) -> torch.Tensor:
     """Mean divergence over the action positions (end of turn included) with the expert's action given to both.
 
     Logits are computed at those positions only.
     """
-    batch = twin_batch(twins, pad, device)
+    batch = context_pair_batch(pairs, pad, device)
     mask = batch.pop("action_mask")
     keep = mask.shape[1] + 1
     logits = model(**batch, use_cache=False, logits_to_keep=keep).logits[:, :-1]
@@ -121,7 +123,7 @@ def consistency_loss(model: nn.Module, twins: Sequence[TwinTokens], pad: int, de
     return jensen_shannon(first[mask], second[mask]).mean()
 
 
-def choose_twins(twins: Sequence[TwinTokens], n: int, draw: torch.Generator) -> list[TwinTokens]:
+def choose_context_pairs(pairs: Sequence[ContextPairTokens], n: int, draw: torch.Generator) -> list[ContextPairTokens]:
     """``n`` of the pairs, without repetition as far as there are enough."""
-    picked = torch.randperm(len(twins), generator=draw)[:n].tolist()
-    return [twins[i] for i in picked]
+    picked = torch.randperm(len(pairs), generator=draw)[:n].tolist()
+    return [pairs[i] for i in picked]

@@ -18,21 +18,20 @@ from trl import DPOTrainer
 from r2v_core.config.schema import DPOConfig, SLMConfig
 from r2v_core.digest import derive_seed
 from r2v_core.models.hub import load_adapter, load_lm
-from r2v_core.training.bc import score_labels_only
-from r2v_core.training.common import (
-    ADAPTER,
-    arguments,
-    arrange,
-    model_dtype,
-    quiet_libraries,
-    save_adapter,
-    train,
-    world_size,
+from r2v_core.training.adapters import ADAPTER, save_adapter
+from r2v_core.training.consistency import (
+    ContextPair,
+    ContextPairTokens,
+    choose_context_pairs,
+    consistency_loss,
+    tokenize_context_pairs,
 )
-from r2v_core.training.consistency import Twin, TwinTokens, choose_twins, consistency_loss, tokenize_twins
 from r2v_core.training.examples import Renderer
+from r2v_core.training.loop import arguments, length_grouped_order, model_dtype, quiet_libraries, train
 from r2v_core.training.preferences import Pair
 from r2v_core.training.run import TrainingRun
+from r2v_core.training.trl_adapter import TokenizedPairs, score_labels_only
+from r2v_core.training.workers import world_size
 
 
 def tokenize_pairs(pairs: Sequence[Pair], renderer: Renderer) -> list[dict[str, list[int]]]:
@@ -47,42 +46,45 @@ def tokenize_pairs(pairs: Sequence[Pair], renderer: Renderer) -> list[dict[str, 
     ]
 
 
-class ConsistentDPOTrainer(DPOTrainer):
-    """DPOTrainer on tokenised pairs whose loss is DPO + λ_cons · JSD; logs both parts."""
+class ConsistentDPOTrainer(TokenizedPairs, DPOTrainer):
+    """DPOTrainer on tokenised pairs (:func:`tokenize_pairs`) whose loss is DPO + λ_cons · JSD; logs both parts."""
 
     def __init__(
-        self, *, twins: Sequence[TwinTokens], weight: float, twins_per_step: int, pad: int, seed: int, **kwargs: Any
+        self,
+        *,
+        context_pairs: Sequence[ContextPairTokens],
+        weight: float,
+        context_pairs_per_step: int,
+        pad: int,
+        seed: int,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.twins = twins
-        self.weight = weight if twins else 0.0
-        self.twins_per_step = twins_per_step
+        self.context_pairs = context_pairs
+        self.weight = weight if context_pairs else 0.0
+        self.context_pairs_per_step = context_pairs_per_step
         self.pad = pad
         self.twin_seed = seed
-
-    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-        return dataset  # tokenised by tokenize_pairs, exactly as for BC and sampling
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """DPO loss plus the weighted consistency term; which pairs it uses depends on seed, step and process only."""
         loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        metrics = self._metrics["train"]
-        metrics["loss_dpo"].append(loss.item())
+        self.log_number("loss_dpo", loss.item())
         if self.weight:
             name = (self.twin_seed, self.state.global_step, self.args.process_index)
             draw = torch.Generator().manual_seed(derive_seed(*name))
-            chosen = choose_twins(self.twins, self.twins_per_step, draw)
+            chosen = choose_context_pairs(self.context_pairs, self.context_pairs_per_step, draw)
             divergence = consistency_loss(model, chosen, self.pad, inputs["input_ids"].device)
-            metrics["loss_consistency"].append(divergence.item())
+            self.log_number("loss_consistency", divergence.item())
             loss = loss + self.weight * divergence
         return loss
 
 
 def make_trainer(
     pairs: Sequence[Pair],
-    twins: Sequence[Twin],
+    context_pairs: Sequence[ContextPair],
     renderer: Renderer,
     slm: SLMConfig,
     adapter: Path,
@@ -96,7 +98,7 @@ def make_trainer(
 
     rows = tokenize_pairs(pairs, renderer)
     lengths = [sum(map(len, row.values())) for row in rows]
-    order = arrange(lengths, dpo, world_size(), run.derive("order"))
+    order = length_grouped_order(lengths, dpo, world_size(), run.derive("order"))
     set_seed(run.torch_seed)
     model = load_adapter(load_lm(slm, cache), adapter, trainable=True)
     return ConsistentDPOTrainer(
@@ -110,9 +112,9 @@ def make_trainer(
         ),
         train_dataset=Dataset.from_list(rows).select(order),
         processing_class=renderer.tokenizer,
-        twins=tokenize_twins(twins, renderer),
+        context_pairs=tokenize_context_pairs(context_pairs, renderer),
         weight=dpo.consistency_weight,
-        twins_per_step=dpo.consistency_batch,
+        context_pairs_per_step=dpo.consistency_batch,
         pad=int(renderer.tokenizer.pad_token_id),
         seed=run.derive("consistency"),
     )
@@ -120,7 +122,7 @@ def make_trainer(
 
 def train_dpo(
     pairs: Sequence[Pair],
-    twins: Sequence[Twin],
+    context_pairs: Sequence[ContextPair],
     renderer: Renderer,
     slm: SLMConfig,
     adapter: Path,
@@ -134,7 +136,7 @@ def train_dpo(
         R2VError: if the model or the BC adapter can't be loaded, or the loss diverges.
     """
     with quiet_libraries(), score_labels_only():
-        trainer = make_trainer(pairs, twins, renderer, slm, adapter, dpo, cache, run)
+        trainer = make_trainer(pairs, context_pairs, renderer, slm, adapter, dpo, cache, run)
         log = train(trainer, run, dpo)
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), run.run_dir / ADAPTER, slm.model)
     return log

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
 from r2v_core.benchmarks import benchmark_class
 from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
-from r2v_core.models.prompt import end_of_turn, render_prompt
+from r2v_core.models.chat_template import ChatTemplate
+from r2v_core.models.control_tokens import action_ids
+from r2v_core.models.prompt import render_prompt
 from r2v_core.runs.parquet import read_episodes
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.trajectory import Episode, Step
@@ -23,6 +26,8 @@ class Renderer:
     tokenizer: PreTrainedTokenizerBase
     slm: SLMConfig
     instructions: str
+    cut: Counter[str] = field(default_factory=Counter, compare=False)
+    """Part of a prompt → how many of the prompts rendered so far left something of it out."""
 
     def prompt(self, episode: Episode, index: int) -> str:
         """The prompt at a step of an episode, from its (perturbed) observation and the steps before it."""
@@ -31,7 +36,10 @@ class Renderer:
 
     def render(self, goal: str, history: Sequence[Step], step: Step) -> str:
         """The prompt for a step that follows ``history``."""
-        return render_prompt(self.tokenizer, self.slm, self.instructions, goal, history, step.observation)
+        chat = ChatTemplate(self.tokenizer)
+        prompt = render_prompt(chat, self.slm, self.instructions, goal, history, step.observation)
+        self.cut.update(prompt.cut.keys())
+        return prompt.text
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt; the chat template has put special tokens in already."""
@@ -40,7 +48,7 @@ class Renderer:
 
     def encode_action(self, action: str) -> list[int]:
         """Token ids of an action with the end-of-turn token."""
-        return self.encode(action + end_of_turn(self.tokenizer))
+        return action_ids(self.tokenizer, action)
 
 
 def instructions_of(benchmark: str) -> str:
@@ -49,25 +57,18 @@ def instructions_of(benchmark: str) -> str:
 
 
 def training_episodes(run: UpstreamRun) -> list[Episode]:
-    """Episodes of the training split, by episode id.
+    """Episodes of the training split, by episode id; an error tells nothing of the actions before it.
 
     Raises:
         R2VError: if there are none.
     """
-    episodes = [episode for episode in read_episodes(run) if episode.metadata.get("split") == "train"]
+    episodes = [e for e in read_episodes(run) if e.metadata.get("split") == "train" and e.error is None]
     if not episodes:
         raise R2VError(
             f"run {run.manifest.run_id} ({run.manifest.stage}) has no episode of split 'train'; collect on training "
             "tasks first (benchmark.splits.train)"
         )
     return sorted(episodes, key=lambda episode: episode.episode_id)
-
-
-def teacher_action(step: Step) -> str | None:
-    """What the teacher would do at this state: the expert's action, or the action where the teacher itself acted."""
-    if step.expert_action is not None:
-        return step.expert_action
-    return step.action if step.actor == "teacher" and step.malformed is None else None
 
 
 def states(episodes: Iterable[Episode]) -> Iterator[tuple[Episode, int]]:

@@ -1,9 +1,9 @@
 """The router's constrained objective: expected cost, and the tail risk of failure over perturbation seeds.
 
-DESIGN §5 asks for  E[cost] + λ (CVaR_α(1 − S_z) − ε) + w · Brier.  A gradient needs S_z, the success rate under
-perturbation seed z of an agent that escalates with probability d_t at step t, as a smooth function of d. Replaying
-every episode at each gradient step is not possible, so S_z is a *surrogate* made of what was logged and measured. It
-serves training and calibration alone; every reported success comes from a live environment.
+The objective is  E[cost] + λ (CVaR_α(1 − S_z) − ε) + w · Brier  (docs/method.md).  A gradient needs S_z, the success
+rate under perturbation seed z of an agent that escalates with probability d_t at step t, as a smooth function of d.
+Replaying every episode at each gradient step is not possible, so S_z is a *surrogate* made of what was logged and
+measured. It serves training and calibration alone; every reported success comes from a live environment.
 
 For a logged episode e with steps t = 1..T:
 

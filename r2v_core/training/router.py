@@ -1,6 +1,6 @@
 """Training the router: full-batch gradient descent on the Lagrangian, gradient ascent on its multiplier.
 
-    minimise over the net and a cut τ   E[cost] + λ (CVaR_α(1 − S_z) − ε) + w · Brier      (DESIGN §5)
+    minimise over the net and a cut τ   E[cost] + λ (CVaR_α(1 − S_z) − ε) + w · Brier      (docs/method.md)
     raise λ ≥ 0 by dual ascent
 
 with r = σ(ℓ(f)) the net's probability of failure, Brier = mean (r − y)², and E[cost] = mean over the logged steps of
@@ -12,7 +12,7 @@ threshold, and d = σ((ℓ − τ) / s) is that decision made smooth, with τ tr
 by the threshold calibrated on validation). Were d = r, the cost alone would push every probability down by 1 / (2w)
 from its calibrated value: for w ≤ ½ to the constant 0. This way τ takes up the trade between cost and
 risk. What shift is left at the end is taken out of the net's last bias, so that the mean of r over the training steps
-is the share of failing ones; temperature scaling, which can't shift, follows on validation steps.
+is the share of failing ones; level and slope are fitted by cross-fitting afterwards (:mod:`r2v_core.training.scorers`).
 
 The net has a few thousand weights and sees at most some ten thousand steps: it trains on one CPU thread, which is
 faster here than moving data to an accelerator and gives the same bits in every run on one machine.
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from r2v_core.config.schema import AgentConfig, RouterConfig
 from r2v_core.digest import derive_seed
 from r2v_core.models.router import RouterNet
+from r2v_core.runs import stopping
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.training.lagrangian import FailureModel, Rollouts, cvar, dual_ascent, seed_failures
 from r2v_core.trajectory import Record
@@ -83,6 +84,9 @@ def train_net(
     A run that was killed and called again gives the same bits as one that was not. The caller deletes
     ``checkpoint.pt`` once the result is safe.
 
+    Raises:
+        Stopped: if the process was asked to end, with a checkpoint of the last epoch done.
+
     Args:
         rollouts: logged steps of the router split.
         model: the surrogate's measured constants.
@@ -93,7 +97,7 @@ def train_net(
     Returns:
         The net in eval mode with batch norm statistics of the final weights, and the log.
     """
-    with _deterministic(derive_seed(seed, "router")):
+    with deterministic(derive_seed(seed, "router")):
         net = RouterNet(rollouts.x.shape[1], list(config.hidden), config.dropout)
         net.standardise(rollouts.x)
         cut = nn.Parameter(torch.zeros(()))
@@ -112,20 +116,28 @@ def train_net(
         log = [Epoch(**line) for line in state["log"]]
         path = directory / LOG_NAME
         path.unlink(missing_ok=True)
-        with JsonlStore(path, Epoch) as store:
+        with stopping.held(), JsonlStore(path, Epoch) as store:
             for line in log:
                 store.append(line)
             for epoch in range(state["epoch"], config.epochs):
                 line = _epoch(net, cut, optimiser, rollouts, model, config, agent, epoch, state)
                 log.append(line)
                 store.append(line)
-                if (epoch + 1) % CHECKPOINT_EVERY == 0:
+                how = stopping.asked()
+                if how is not None or (epoch + 1) % CHECKPOINT_EVERY == 0:
                     _save(checkpoint, parts, cut, epoch + 1, state["multiplier"], log)
                 if on_epoch:
                     on_epoch(line)
-        _settle_batch_norm(net, rollouts.x)
+                if how is not None:
+                    raise stopping.Stopped(how, f"saved at epoch {epoch + 1} of {config.epochs}")
+        settle_batch_norm(net, rollouts.x)
         _restore_level(net, rollouts)
     return net.eval(), log
+
+
+def read_log(directory: Path) -> list[Epoch]:
+    """The log of a training that has ended, one entry an epoch."""
+    return list(JsonlStore(directory / LOG_NAME, Epoch))
 
 
 def _epoch(
@@ -168,7 +180,7 @@ def _epoch(
     )
 
 
-def _settle_batch_norm(net: RouterNet, x: Tensor) -> None:
+def settle_batch_norm(net: RouterNet, x: Tensor) -> None:
     """Replace the running averages, which lag behind the weights, by the statistics of all data without dropout."""
     net.eval()
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm1d)]
@@ -210,7 +222,7 @@ def _restore(path: Path, parts: dict[str, Any], cut: Tensor) -> dict[str, Any]:
 
 
 @contextmanager
-def _deterministic(seed: int) -> Iterator[None]:
+def deterministic(seed: int) -> Iterator[None]:
     """One thread, deterministic kernels and a named random stream; everything as it was afterwards."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=[]):

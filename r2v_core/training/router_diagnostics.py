@@ -12,16 +12,23 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from r2v_core.agent.features import feature_matrix
-from r2v_core.agent.rules.scored import entropy
+from r2v_core.agent.rules.scored import entropy, own_scores
 from r2v_core.agent.rules.table import RULES
 from r2v_core.config.schema import RouterConfig
 from r2v_core.digest import rng
 from r2v_core.evaluation.calibration import brier_score, expected_calibration_error, reliability_table
 from r2v_core.models.router import Router, RouterRow
 from r2v_core.training.router import Epoch
+from r2v_core.training.router_threshold import threshold_for_share
 
 COLLAPSED_BELOW = 0.02
 """A standard deviation of the probabilities below this means the same answer everywhere."""
+RISKS = {
+    "failure": "share of failed episodes",
+    "excess": "failures beyond the teacher's",
+    "cvar": "bound on the CVaR of failure",
+}
+"""Risk → how axes and tables name it."""
 REPEATS = 10
 """Permutations averaged per feature."""
 
@@ -33,23 +40,28 @@ def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, 
     ``entropy_rule_agreement``: share of steps decided as the entropy rule decides them at an equal call rate.
     ``spearman_entropy`` is None where entropy or probability is constant.
     """
-    x = feature_matrix([row.features for row in rows], router.features)
+    steps = [row.features for row in rows]
+    x = feature_matrix(steps, router.features)
     label = np.array([row.label for row in rows], dtype=float)
     before, after = expit(router.logits(x)), router.probability(x)
-    uncertainty = np.array([entropy(row.features) for row in rows])
+    uncertainty = np.array([entropy(features) for features in steps])
     varies = np.ptp(uncertainty) > 0 and np.ptp(after) > 0
     escalate = after > router.threshold
-    same = escalate == (uncertainty > router.rules["entropy_router"]["equal_rate"])
+    same = escalate == (uncertainty > threshold_for_share(uncertainty, float(escalate.mean())))
     auc = float(roc_auc_score(label, after))
+    single = [RULES[name] for name in router.shares if RULES[name].scope == "step"]
     return {
         "n": len(rows),
         "positive_share": float(label.mean()),
         "auc": auc,
+        "auc_of_rules": {rule.name: float(roc_auc_score(label, own_scores(rule, router, steps))) for rule in single},
         "ece_before": expected_calibration_error(before, label),
         "ece": expected_calibration_error(after, label),
         "brier_before": brier_score(before, label),
         "brier": brier_score(after, label),
-        "temperature": router.temperature,
+        "scorer": router.chosen,
+        "slope": router.scorer.slope,
+        "level": router.scorer.level,
         "threshold": router.threshold,
         "teacher_share": float(escalate.mean()),
         "probability_std": float(after.std()),
@@ -97,27 +109,27 @@ def draw_training(log: Sequence[Epoch], config: RouterConfig, path: Path) -> Non
 
 
 def draw_levels(calibration: Mapping[str, Any], path: Path) -> None:
-    """Tail risk against teacher calls of every threshold played on the validation tasks, and the bound."""
+    """Risk against teacher calls of every threshold played on the validation tasks, and the bound; certified: full."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
     for rule, levels in calibration["levels"].items():
         record = RULES[rule]
-        shares = [100 * level["share"] for level in levels]
-        bounds, style = [level["bound"] for level in levels], f"{record.marker}{record.line}"
-        axis.plot(shares, bounds, style, color=record.colour, label=f"{rule}, corrected")
-        axis.plot(shares, [level["cvar"] for level in levels], linestyle=":", color=record.colour, linewidth=1)
+        shares, risks = ([level[key] for level in levels] for key in ("share", "risk"))
+        percent, style = [100 * share for share in shares], f"{record.marker}{record.line}"
+        axis.plot(percent, risks, style, color=record.colour, label=rule, markerfacecolor="none")
+        certified = [i for i, level in enumerate(levels) if level["certified"]]
+        axis.plot([percent[i] for i in certified], [risks[i] for i in certified], record.marker, color=record.colour)
     axis.axhline(calibration["epsilon"], color="0.4", linewidth=1, label=f"bound ε = {calibration['epsilon']:g}")
     axis.set_xlabel("steps that the teacher played, %")
-    axis.set_ylabel(f"CVaR$_{{{calibration['alpha']:g}}}$ of failure (dotted: as played)")
-    axis.set_ylim(bottom=0)
+    axis.set_ylabel(f"{RISKS[calibration['certificates']['r2v']['risk']]} (full: certified)")
     axis.legend(frameon=False, fontsize=9)
     figure.savefig(path, dpi=150)
 
 
 def draw_reliability(router: Router, rows: Sequence[RouterRow], path: Path) -> None:
-    """Observed against predicted failure before and after temperature scaling; below, where the predictions lie."""
+    """Observed against predicted failure before and after calibration; below, where the predictions lie."""
     from matplotlib.figure import Figure
 
     x = feature_matrix([row.features for row in rows], router.features)
@@ -130,7 +142,7 @@ def draw_reliability(router: Router, rows: Sequence[RouterRow], path: Path) -> N
         table = reliability_table(probability, label).dropna()
         ece = expected_calibration_error(probability, label)
         top.plot(
-            table["probability"], table["observed"], style, color=colour, label=f"{when} temperature, ECE {ece:.3f}"
+            table["probability"], table["observed"], style, color=colour, label=f"{when} calibration, ECE {ece:.3f}"
         )
     top.set_ylabel("share of failing actions")
     top.legend(frameon=False, fontsize=9)
@@ -150,19 +162,30 @@ def preview(found: dict[str, Any], router: Router) -> str:
     lines = [
         f"Validation: {found['n']} steps, {found['positive_share']:.0%} failing.",
         "",
-        "| | before temperature | after |",
+        "| | before calibration | after |",
         "| --- | ---: | ---: |",
         f"| ECE | {found['ece_before']:.3f} | {found['ece']:.3f} |",
         f"| Brier | {found['brier_before']:.3f} | {found['brier']:.3f} |",
         "",
-        f"- AUC {found['auc']:.3f} · temperature {router.temperature:.2f} · standard deviation of the probability "
+        f"- scorer {router.chosen}: AUC {found['auc']:.3f} · slope {found['slope']:.2f}, level {found['level']:.2f} · "
+        f"standard deviation of the probability "
         f"{found['probability_std']:.3f}" + (" (**collapsed**)" if found["collapsed"] else ""),
-        f"- threshold {router.threshold:.3f} escalates {held['share']:.0%} of the steps; "
-        f"CVaR at α = {held['alpha']:g} is {held['cvar']:.2f} "
-        f"{'as played' if held['measured'] == 'played' else 'in the surrogate'}, "
-        f"the bound {held['epsilon']:g} is {'met' if held['met'] else '**not met**'}",
+        f"- threshold {router.threshold:.3f} escalates {held['share']:.0%} of the steps; {held['statement']}",
         f"- against the entropy rule: Spearman {spearman}, {found['entropy_rule_agreement']:.0%} of decisions equal at "
         "an equal call rate",
+        "",
+        "Scorers on templates of the router split that they were not trained on (cross-fitted; the first is used):",
+        "",
+        "| scorer | log loss | Brier | AUC | area on the cost axis, surrogate |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {one['scorer']} | {one['log_loss']:.3f} | {one['brier']:.3f} | {one['auc']:.3f} | {one['area']:.3f} |"
+            for one in router.comparison
+        ),
+        "",
+        "| rule | AUC of its score on validation steps |",
+        "| --- | ---: |",
+        *(f"| {name} | {auc:.3f} |" for name, auc in found["auc_of_rules"].items()),
         "",
         "| feature | AUC lost when shuffled |",
         "| --- | ---: |",
@@ -172,21 +195,42 @@ def preview(found: dict[str, Any], router: Router) -> str:
     return "\n".join(lines + _levels(held)) + "\n"
 
 
+def statement(calibration: Mapping[str, Any]) -> str:
+    """What the threshold is worth, in one sentence."""
+    if not calibration["certificates"]:
+        surrogate = f"CVaR at α = {calibration['alpha']:g} of failure is {calibration['risk']:.2f} in the surrogate"
+        return f"uncertified (not played): {surrogate}, ε = {calibration['epsilon']:g}"
+    held = calibration["certificates"]["r2v"]
+    seen = f"{RISKS[held['risk']]} {held['observed']:.3f} on {held['n']} templates"
+    if held["certified"]:
+        tail = "; CVaR is certified too" if held["cvar_certified"] and held["risk"] != "cvar" else ""
+        return f"certified: {held['promise']} ({seen}, p = {held['p_value']:.3g}{tail})"
+    needed = held["templates_needed"]
+    why = f"about {needed} templates like these would certify it" if needed else "too near the bound, or above it"
+    return f"**uncertified**: not shown that {held['promise']} ({seen}; {why})"
+
+
 def _levels(held: Mapping[str, Any]) -> list[str]:
     """The thresholds that were played, as a table; nothing where none was."""
     if not held["levels"]:
         return []
     lines = [
         "",
-        "Validation tasks played in closed loop, from safe to cheap; the last threshold within the bound is taken:",
+        "Validation templates played in closed loop, each in worlds of its own, from safe to cheap; the last certified "
+        "threshold is taken, or, where none is, the last whose risk as seen is within the bound:",
         "",
-        "| rule | threshold | teacher calls | success | CVaR | corrected | within the bound |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| rule | threshold | teacher calls | success | risk | p | certified | CVaR certified |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     for rule, levels in held["levels"].items():
         lines += [
             f"| {rule} | {level['threshold']:.3f} | {level['share']:.1%} | {level['success']:.1%} "
-            f"| {level['cvar']:.3f} | {level['bound']:.3f} | {'yes' if level['met'] else 'no'} |"
+            f"| {level['risk']:.3f} | {level['p_value']:.3g} | {_yes(level['certified'])} "
+            f"| {_yes(level['cvar_certified'])} |"
             for level in levels
         ]
     return lines
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

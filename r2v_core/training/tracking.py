@@ -1,4 +1,4 @@
-"""Where a training's curves go besides its log: TensorBoard files always, Weights & Biases where it is asked for.
+"""Where curves and results go besides their files: TensorBoard always, Weights & Biases where it is asked for.
 
 The environment variables of W&B (``WANDB_MODE``, ``WANDB_PROJECT``, ``WANDB_ENTITY``), where set, win over the config.
 """
@@ -9,6 +9,7 @@ import netrc
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from r2v_core.config.schema import TrainingConfig
@@ -23,7 +24,7 @@ _HOST = "https://api.wandb.ai"
 
 @dataclass(frozen=True)
 class Wandb:
-    """How a training uses Weights & Biases."""
+    """How Weights & Biases is used."""
 
     mode: str = "disabled"
     project: str = "r2v"
@@ -63,3 +64,29 @@ def _has_credentials() -> bool:
         if entry and entry[2]:
             return True
     return False
+
+
+def start_wandb(settings: Wandb, run_id: str, group: str, folder: Path, config: dict[str, Any]) -> Any:
+    """A W&B run with the id of the pipeline's; it sees neither code nor console output.
+
+    Raises:
+        R2VError: if W&B refuses.
+    """
+    import wandb
+
+    quiet = wandb.Settings(silent=True, console="off", save_code=False, disable_git=True, disable_code=True)
+    try:
+        return wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            id=run_id,
+            name=run_id,
+            group=group,
+            dir=str(folder),
+            mode=settings.mode,
+            resume="allow",
+            config=config,
+            settings=quiet,
+        )
+    except wandb.errors.Error as error:
+        raise R2VError(f"training.wandb: {settings.mode}: W&B refused ({error}); use offline or disabled") from error

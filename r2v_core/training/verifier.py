@@ -17,20 +17,12 @@ from r2v_core.config.schema import LoRAConfig, SLMConfig, VerifierConfig
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
 from r2v_core.models.verifier import HEADS, Packed, VerifierInfo, build, pack, write_info
-from r2v_core.training.common import (
-    ADAPTER,
-    arguments,
-    arrange,
-    check_targets,
-    is_main_process,
-    lora_config,
-    quiet_libraries,
-    save_adapter,
-    train,
-    world_size,
-)
+from r2v_core.runs.processes import is_main
+from r2v_core.training.adapters import ADAPTER, check_targets, lora_config, save_adapter
 from r2v_core.training.examples import Renderer, states
+from r2v_core.training.loop import arguments, length_grouped_order, quiet_libraries, train
 from r2v_core.training.run import TrainingRun
+from r2v_core.training.workers import world_size
 from r2v_core.trajectory import Episode, Step
 
 MAX_CLASS_WEIGHT = 10.0
@@ -247,7 +239,7 @@ def train_verifier(
     head_weight *= torch.tensor([head in heads for head in HEADS])
     collator = Collator(renderer)
     lengths = [len(renderer.encode(state.prompt)) for state in training]
-    order = arrange(lengths, section, world_size(), run.derive("order"))
+    order = length_grouped_order(lengths, section, world_size(), run.derive("order"))
     with quiet_libraries():
         set_seed(run.torch_seed)
         model = build(slm, cache, section.layers)
@@ -265,7 +257,7 @@ def train_verifier(
         )
         log = train(trainer, run, section)
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), run.run_dir / ADAPTER, slm.model)
-        if is_main_process():
+        if is_main():
             write_info(VerifierInfo(base=slm.model, layers=section.layers, heads=heads), run.run_dir)
         metrics = evaluate(trainer, held_out, collator, section.batch_size)
     return log, metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,11 +30,23 @@ def router(probability: float = 0.7, threshold: float = 0.5) -> SimpleNamespace:
     return SimpleNamespace(
         features=("entropy", "verifier_mean"),
         threshold=threshold,
-        probability=lambda rows: np.full(len(rows), probability),
+        probability=lambda rows, scorer="": np.full(len(rows), 0.9 if scorer == "logistic" else probability),
         rules={
             "entropy_router": {"threshold": 1.0},
             "verifier_router": {"threshold": 0.6},
             "random_router": {"rate": 0.3},
+            **{
+                name: {"threshold": threshold}
+                for name, threshold in {
+                    "logprob_router": 1.5,
+                    "consistency_router": 0.4,
+                    "logistic_router": 0.8,
+                    "stuck_router": 0.5,
+                    "first_steps_router": 0.3,
+                    "cascade_router": 0.5,
+                    "episode_router": 0.5,
+                }.items()
+            },
         },
         threshold_at=lambda rule, share: {"r2v": 0.6, "entropy_router": 2.0, "verifier_router": 0.8}[rule] + share,
     )
@@ -46,10 +58,13 @@ def query(
     step: int = 0,
     truth: Callable[[], bool | None] = lambda: True,
     task_id: str = "t",
+    earlier: Sequence[Mapping[str, float]] = (),
+    features: dict[str, float] | None = None,
 ) -> RoutingContext:
     """One step to route."""
     return RoutingContext(
-        features={"entropy": entropy, "verifier_mean": verifier_mean},
+        features=features or {"entropy": entropy, "verifier_mean": verifier_mean},
+        earlier=earlier,
         task_id=task_id,
         z=7,
         replicate=0,
@@ -94,6 +109,44 @@ def test_learned_rule_reports_its_probability():
         rule = make_rules(["r2v"], AgentConfig(), seed=1, router=router(probability))["r2v"]  # type: ignore[arg-type]
         answer = rule(query())
         assert (answer.escalate, answer.probability, answer.threshold) == (escalate, probability, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "asks", "does_not"),
+    [
+        ("logprob_router", {"logprob_chosen": -1.6}, {"logprob_chosen": -1.4}),
+        ("consistency_router", {"consistency": 0.5}, {"consistency": 0.75}),
+        ("stuck_router", {"state_seen": 1.0}, {"state_seen": 0.0}),
+        ("first_steps_router", {"step": 2.0}, {"step": 3.0}),
+    ],
+)
+def test_one_number_asks_where_it_says(name: str, asks: dict[str, float], does_not: dict[str, float]) -> None:
+    rule = make_rules([name], AgentConfig(), seed=1, router=router())[name]  # type: ignore[arg-type]
+    assert rule(query(features=asks)).escalate and not rule(query(features=does_not)).escalate
+
+
+def test_the_logistic_rule_asks_the_routers_logistic_scorer() -> None:
+    rules = make_rules(["r2v", "logistic_router"], AgentConfig(), seed=1, router=router(0.7))  # type: ignore[arg-type]
+    assert (rules["r2v"](query()).probability, rules["logistic_router"](query()).probability) == (0.7, 0.9)
+
+
+def test_a_cascade_keeps_the_teacher_and_an_episode_rule_the_first_player() -> None:
+    made = router()
+    made.probability = lambda rows, scorer="": rows[:, 0]  # the entropy itself
+    rules = make_rules(["r2v", "cascade_router", "episode_router"], AgentConfig(), seed=1, router=made)  # type: ignore[arg-type]
+    risks = [0.25, 0.75, 0.125]
+    steps = [{"entropy": risk, "verifier_mean": 0.0} for risk in risks]
+    asked = {
+        name: [rule(query(features=steps[i], earlier=steps[:i])).escalate for i in range(3)]
+        for name, rule in rules.items()
+    }
+    assert asked == {
+        "r2v": [False, True, False],
+        "cascade_router": [False, True, True],
+        "episode_router": [False, False, False],
+    }
+    started = [{"entropy": 0.75, "verifier_mean": 0.0}, *steps]
+    assert rules["episode_router"](query(features=started[1], earlier=started[:1])).escalate
 
 
 def test_random_rule_meets_its_rate_and_repeats_itself(rules):

@@ -63,6 +63,7 @@ def played(
 ) -> list[Episode]:
     config = PerturbationsConfig.model_validate(
         {
+            "severity_spread": 0.0,
             "prompt_injection": dict.fromkeys(TEMPLATES, probability),
             "tool_flakiness": {"timeout": timeout},
         }

@@ -33,7 +33,7 @@ training:
   bc: {max_steps: 3, batch_size: 2}
   verifier: {max_steps: 2, batch_size: 2, layers: 2}
   dpo: {max_steps: 1, batch_size: 1, consistency_batch: 1}
-  router: {epochs: 5, cvar_epsilon: 0.6}
+  router: {epochs: 5, cvar_epsilon: 0.6, baselines: [entropy_router, cascade_router, random_router]}
 candidates: {k: 4, max_states: 24}
 evaluation: {bootstrap: 50, sweep: [0.3]}
 """
@@ -68,9 +68,23 @@ class Project:
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start ``python -m …`` in the project, output to ``out.log``."""
-        with (self.root / "out.log").open("w") as log:
+        (self.root / "out.log").unlink(missing_ok=True)
+        return self._start(self.command(*args))
+
+    def start_session(self, command: list[str]) -> subprocess.Popen[str]:
+        """Start a command in a session of its own, as a terminal or a service has one; output after what is there."""
+        return self._start(command, session=True)
+
+    def _start(self, command: list[str], session: bool = False) -> subprocess.Popen[str]:
+        with (self.root / "out.log").open("a") as log:
             return subprocess.Popen(
-                self.command(*args), cwd=self.root, env=self.environment, stdout=log, stderr=log, text=True
+                command,
+                cwd=self.root,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=session,
             )
 
     def materialize_args(self, asset: str, partition: str = PARTITION, **settings: Any) -> list[str]:

@@ -7,6 +7,7 @@ import dagster as dg
 from r2v_assets.assets import ASSETS
 from r2v_assets.automation import bring_seeds_up_to_date
 from r2v_assets.definitions import defs
+from r2v_assets.run_config import COMPARISON
 from r2v_core.stages.table import BY_ASSET
 
 FIRST, SECOND = "textworld:expert|1", "textworld:expert|2"
@@ -31,7 +32,11 @@ def test_it_is_off_until_switched_on() -> None:
     without = {
         key.to_user_string() for key in graph.materializable_asset_keys if not graph.get(key).automation_condition
     }
-    assert without == {"task_suite", *(asset for asset, stage in BY_ASSET.items() if stage.group == "ablation")}
+    assert without == {
+        "task_suite",
+        COMPARISON,
+        *(asset for asset, stage in BY_ASSET.items() if stage.group == "ablation"),
+    }
 
 
 def test_a_begun_seed_is_completed_and_a_changed_input_followed() -> None:

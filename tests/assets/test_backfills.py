@@ -11,15 +11,18 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import pytest
 import yaml
 
 from r2v_assets.materialize import failure_text
+from r2v_assets.metadata import run_metadata
 from r2v_core.runs.manifest import RunManifest, read_manifest
 from r2v_core.stages.table import BY_ASSET
 from tests.assets.conftest import REPOSITORY, Project, make_project
+from tests.results.chromium import Page, chromium
 
 TINY = """
 defaults: [mrp]
@@ -149,6 +152,41 @@ def test_a_job_backfill_from_a_shell_is_launched_by_the_daemon(served: tuple[Pro
     failures = [failure_text(event) for event in events if event.is_step_failure and event.step_key == "bc_policy"]
     assert len(failures) == 1 and "nowhere/none" in failures[0]
     assert set(BY_ASSET) <= {event.step_key for event in events if event.step_key}
+
+
+def test_one_assets_seeds_are_backfilled_from_a_shell(served: tuple[Project, int]) -> None:
+    project, _ = served
+    keys = {f"textworld:expert|{seed}" for seed in (2, 3)}
+    command = ("dagster", "job", "backfill", "-m", "r2v_assets.definitions", "-j", "task_suite_job")
+    asked = project.run(*command, "--partitions", ",".join(keys), "--noprompt")
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert set(_ended(project, keys).values()) == {dg.DagsterRunStatus.SUCCESS}
+
+
+def test_plots_and_tables_are_seen_on_an_assets_page(served: tuple[Project, int], tmp_path: Path) -> None:
+    project, port = served
+    key = "textworld:expert|1"
+    shutil.copy(REPOSITORY / "docs/results/textworld/frontier_noisy.png", tmp_path / "frontier.png")
+    (tmp_path / "preview.md").write_text("| method | success |\n| --- | ---: |\n| slm_only | 12.5% |\n")
+    (tmp_path / "main_table.csv").write_text("method,success_rate\nllm_only,0.975\n")
+    artifacts = {"frontier": "frontier.png", "preview": "preview.md", "main_table": "main_table.csv"}
+    fields = {"provider": "env", "model": "expert", "seed": 1, "created_at": "2026-01-01T00:00:00Z"}
+    run = RunManifest(run_id="r", stage="result_tables", benchmark="textworld", partition=key, status="done",
+                      output_dir="r", artifacts=artifacts, **fields)  # fmt: skip
+    with project.instance() as instance:
+        shown = run_metadata(run, tmp_path)
+        instance.report_runless_asset_event(dg.AssetMaterialization("result_tables", partition=key, metadata=shown))
+    with chromium(tmp_path / "profile") as driver:
+        page = Page(driver, tmp_path)
+        driver.get(f"http://127.0.0.1:{port}/assets/result_tables?view=partitions&partition={quote(key)}")
+        row = "[...document.querySelectorAll('tr')].find(row => row.innerText.startsWith('NAME'))"
+        page.wait(row.replace("NAME", "plot/frontier"))
+        page.wait(f"{row.replace('NAME', 'table/main_table')}.innerText.includes('0.975')")
+        page.wait("[...document.querySelectorAll('td')].some(cell => cell.innerText === '12.5%')")
+        image = "[...document.images].some(image => image.naturalWidth > 500)"
+        assert not page.run(f"return {image}")
+        page.run(f"{row.replace('NAME', 'plot/frontier')}.querySelector('a').click()")
+        page.wait(image)
 
 
 @pytest.mark.parametrize("job", ["mrp", "full_pipeline"])

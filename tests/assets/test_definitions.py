@@ -12,6 +12,7 @@ from dagster import AssetKey
 from r2v_assets.definitions import defs
 from r2v_assets.partitions import PARTITIONS, check_partition
 from r2v_assets.project import experiments, seeds
+from r2v_assets.run_config import COMPARISON
 from r2v_core.errors import R2VError
 from r2v_core.stages.table import BY_ASSET, STAGES
 
@@ -44,7 +45,7 @@ def test_core_never_imports_dagster() -> None:
 def test_graph_is_the_stage_table() -> None:
     graph = defs.resolve_asset_graph()
     keys = {key.to_user_string() for key in graph.materializable_asset_keys}
-    assert keys == set(BY_ASSET)
+    assert keys == {*BY_ASSET, COMPARISON}
     for stage in BY_ASSET.values():
         node = graph.get(AssetKey(stage.asset))
         assert {key.to_user_string() for key in node.parent_keys} == {STAGES[up].asset for _, up in stage.inputs}
@@ -55,7 +56,10 @@ def test_graph_is_the_stage_table() -> None:
 
 
 def test_jobs_cover_all_assets() -> None:
-    for name, assets in (("mrp", {stage.asset for stage in STAGES.values()}), ("full_pipeline", set(BY_ASSET))):
+    alone = {f"{asset}_job": {asset} for asset in BY_ASSET}
+    wanted = {"mrp": {stage.asset for stage in STAGES.values()}, "full_pipeline": set(BY_ASSET), **alone}
+    assert {job.name for job in defs.jobs or ()} == set(wanted)
+    for name, assets in wanted.items():
         job = defs.resolve_job_def(name)
         assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == assets
         assert isinstance(job.executor_def, dg.ExecutorDefinition) and job.executor_def.name == "in_process"

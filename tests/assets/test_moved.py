@@ -12,10 +12,9 @@ import pytest
 from r2v_assets.checks import CHECKS
 from r2v_assets.dotenv import corrected
 from r2v_assets.inputs import materialised_run, recorded_directory
+from r2v_assets.moved import tell
 from r2v_assets.registry_agreement import CHECK
-from r2v_assets.runless import report_run
-from r2v_core.runs.manifest import read_manifest
-from r2v_core.runs.spec import UpstreamRun
+from r2v_core.registry import DataRegistry
 from tests.assets.conftest import PARTITION, REPOSITORY, Project
 
 
@@ -33,8 +32,7 @@ def test_runs_are_found_linked_and_checked_after_a_move(project: Project, monkey
     with moved.instance() as instance:
         directory = materialised_run(instance, "task_suite", PARTITION)
         assert directory is not None and directory.is_relative_to(moved.root)
-        for _ in range(2):  # told once
-            report_run(instance, "task_suite", PARTITION, UpstreamRun(directory, read_manifest(directory)))
+        assert [tell(instance), tell(instance)] == [1, 0]  # told once
         assert recorded_directory(instance, "task_suite", PARTITION) == directory
         events = instance.fetch_materializations(dg.AssetKey("task_suite"), limit=9).records
         assert len(events) == 2
@@ -47,7 +45,19 @@ def test_runs_are_found_linked_and_checked_after_a_move(project: Project, monkey
         evaluation = record.event.dagster_event.event_specific_data
         assert isinstance(evaluation, dg.AssetCheckEvaluation) and evaluation.target_materialization_data is not None
         assert evaluation.target_materialization_data.storage_id == events[0].storage_id
+        shown = events[0].asset_materialization.metadata
+        paths = [str(shown[name].value) for name in ("run_dir", "config")]
+        assert all(Path(path).exists() and Path(path).is_relative_to(moved.root) for path in paths)
     assert ("task_suite", "no_template_leakage", dg.AssetCheckSeverity.ERROR) in CHECKS
+    registry = DataRegistry(moved.root)
+    assert registry.sync().registered == [] and registry.doctor() == []
+    copied = Project(moved.root.parent / "copied")
+    shutil.copytree(moved.root, copied.root)
+    monkeypatch.setenv("R2V_PROJECT", str(copied.root))
+    with copied.instance() as instance:  # the original is still there, and none of the copy's business
+        directory = materialised_run(instance, "task_suite", PARTITION)
+        assert directory is not None and directory.is_relative_to(copied.root)
+        assert tell(instance) == 1 and recorded_directory(instance, "task_suite", PARTITION) == directory
 
 
 @pytest.mark.parametrize(
@@ -74,6 +84,7 @@ def test_make_notices_that_the_checkout_was_moved(tmp_path: Path) -> None:
         return done.stdout
 
     stamp.write_text(f"{tmp_path}\n")
-    assert "pip install" not in planned()
+    assert "pip install" not in planned() and "r2v_assets.moved" not in planned()
     stamp.write_text("/somewhere/else\n")
-    assert "pip install" in planned() and f"echo '{tmp_path}'" in planned()
+    told = "if [ -n '/somewhere/else' ]; then .venv/bin/python -m r2v_assets.moved"
+    assert "pip install" in planned() and f"echo '{tmp_path}'" in planned() and told in planned()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +24,7 @@ from r2v_assets.materialize import materialize_partition, up_to_date
 from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
+from r2v_core.registry import DataRegistry
 from r2v_core.runs.manifest import read_manifest
 from r2v_core.runs.parquet import read_parquet
 from r2v_core.runs.processes import launch_arguments
@@ -27,6 +32,7 @@ from r2v_core.stages.experiments import load_config
 from r2v_core.stages.table import STAGES
 from r2v_core.trajectory import Episode
 from tests.assets.conftest import PARTITION, REPOSITORY, Project, make_project
+from tests.docs.documented import ASKED, RUN
 
 CONFIG = "configs/small.yaml"
 METHODS = 8
@@ -41,7 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterat
     """
     project = make_project(tmp_path_factory.mktemp("whole"), model_cache)
     shutil.copy(REPOSITORY / "workspace.yaml", project.root)
-    listed = {"seeds": [1, 2], "experiments": {"textworld:expert": {"config": "small.yaml"}}}
+    listed = {"seeds": [1, 2, 3, 4, 5], "experiments": {"textworld:expert": {"config": "small.yaml"}}}
     (project.root / "configs/experiments.yaml").write_text(yaml.safe_dump(listed))
     command = ("dagster", "job", "backfill", "-m", "r2v_assets.definitions", "-j", "mrp", "--noprompt")
     asked = project.run(*command, "--partitions", PARTITION)
@@ -123,7 +129,7 @@ def test_thresholds_were_swept_and_calibrated_by_playing(whole: tuple[Project, s
     root = whole[0].root
     with (root / "results/small/structured_results/frontier.csv").open(newline="") as handle:
         points = {row["method"] for row in csv.DictReader(handle)}
-    rules = ("r2v", "entropy_router", "verifier_router", "random_router")
+    rules = ("r2v", "entropy_router", "cascade_router", "random_router")
     assert points == {"slm_only", "llm_only", *(f"{rule}@0.3" for rule in rules)}
     (router,) = (root / "outputs/mrp/train_router").glob("*/router.json")
     levels = json.loads(router.read_text())["calibration"]["levels"]
@@ -260,3 +266,65 @@ def test_what_can_not_be_shared_says_so(whole: tuple[Project, str]) -> None:
     settings = ["--config", CONFIG, "--run-id", "router_by_2"]
     done = whole[0].run(*launch_arguments(("r2v_core.stages.train_router",), 2), *settings)
     assert done.returncode != 0 and "stage 'train_router' runs in one process, not in 2" in done.stderr
+
+
+SMALLER = {"max_steps=80": "max_steps=4", "max_steps=40": "max_steps=2"}
+"""What documented commands say at the demo's size → what is enough for this project."""
+
+
+@pytest.fixture(scope="module")
+def documented(whole: tuple[Project, str]) -> Project:
+    """The project with what documented commands name: the demo's config (this project's own), a file of episodes."""
+    project, _ = whole
+    for path in list(project.root.glob("*/mrp/**/run_manifest.json")):  # runs whose files an earlier test deleted
+        if not all((path.parent / file).exists() for file in read_manifest(path.parent).artifacts.values()):
+            shutil.rmtree(path.parent)
+    assert not DataRegistry(project.root).rebuild().problems
+    small = load_config(CONFIG, (), project.root).config.model_dump(mode="json")
+    (project.root / "configs/mrp.yaml").write_text(yaml.safe_dump(small))
+    shutil.copy(_newest(project, "collect") / "trajectories.jsonl", project.root / "theirs.jsonl")
+    return project
+
+
+def _newest(project: Project, stage: str) -> Path:
+    """The run directory of a stage's newest finished run in the seed of the demo."""
+    runs = [(read_manifest(path.parent), path.parent) for path in project.root.glob("*/mrp/**/run_manifest.json")]
+    mine = [(made.created_at, run) for made, run in runs if (made.stage, made.status, made.seed) == (stage, "done", 1)]
+    return max(mine)[1]
+
+
+def _filled(command: str, project: Project) -> str:
+    """A command with real run ids in the place of those that people put in."""
+    for said, enough in SMALLER.items():
+        command = command.replace(said, enough)
+    stage = re.search(r"r2v_core\.stages\.(\w+)", command)
+    for name, made in (("RUN1", "collect"), ("RUN2", "perturb"), ("RUN", stage[1] if stage else "train_bc")):
+        command = re.sub(rf"\b{name}\b", _newest(project, made).name, command)
+    return command
+
+
+@pytest.mark.parametrize("number", range(len(RUN)), ids=[re.sub(r"\W+", "-", command)[:60] for command in RUN])
+def test_documented_command(documented: Project, number: int) -> None:
+    """In the order of the pages, each as a shell runs it."""
+    command = _filled(RUN[number], documented)
+    environment = {key: value for key, value in documented.environment.items() if key != "R2V_PROJECT"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-ec", command],
+        cwd=documented.root,
+        env=environment | {"PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+
+
+@pytest.mark.parametrize("number", range(len(ASKED)))
+def test_documented_query(documented: Project, number: int) -> None:
+    """Of a registry that knows what the commands above have made."""
+    registry = DataRegistry(documented.root)
+    assert not registry.sync().problems
+    frame = registry.sql(ASKED[number])
+    assert len(frame.columns) >= 3 and (len(frame) or "upstream_digest" in ASKED[number]), ASKED[number]

@@ -34,6 +34,8 @@ def test_settings_of_another_asset_are_refused(ops: dict[str, object], words: st
 def test_settings_that_are_read_pass() -> None:
     refuse_unused_config(run("bc_policy", config={"ops": {"bc_policy": {}}}))
     refuse_unused_config(run("bc_policy", config={}))
+    beside = {"variant_comparison": {"config": {"seeds": [1]}}}
+    refuse_unused_config(run("result_tables", "variant_comparison", config={"ops": beside}))
     part = {"dagster/backfill": "abc"}  # a backfill may leave out what is there already
     refuse_unused_config(run("bc_policy", config={"ops": {"verifier": {}}}, tags=part))
     with pytest.raises(R2VError):

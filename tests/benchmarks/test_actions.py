@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2v_core.benchmarks import BENCHMARKS, action_reader
-from r2v_core.benchmarks.actions import code, headline, one_line
+from r2v_core.benchmarks.actions import code, headline, normalise_action, one_line
 
 PROGRAM = "def f(x):\n    if x:\n        return 'a  b'\n\n    return [x]"
 PROGRAMS = st.lists(
@@ -64,3 +64,21 @@ def test_every_benchmark_says_what_its_actions_look_like() -> None:
         "miniwob": one_line,
         "webarena": one_line,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("  Go\tEAST. ", "go east"),
+        ("`go east`", "go east!"),
+        ("click('22')", 'Click("22")'),
+        ("open 'red door'", "open red door"),
+    ],
+)
+def test_actions_that_mean_the_same_compare_equal(text: str, same: str) -> None:
+    assert normalise_action(text) == normalise_action(same) != normalise_action("go west")
+
+
+@given(st.text())
+def test_a_normalised_action_is_its_own_form(text: str) -> None:
+    assert normalise_action(normalise_action(text)) == normalise_action(text)

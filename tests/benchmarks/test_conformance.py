@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,15 @@ from r2v_assets.cli import app
 from r2v_core.benchmarks import BENCHMARKS, benchmark_class, make_benchmark, options_model, survey
 from r2v_core.benchmarks.actions import ACTION_FORMS
 from r2v_core.benchmarks.base import Benchmark, Environment, Outcome, Task
-from r2v_core.benchmarks.vector import VectorEnvironment
 from r2v_core.benchmarks.web.chromium import browser
 from r2v_core.config.schema import PerturbationsConfig, TeacherLimitsConfig
 from r2v_core.errors import R2VError
-from r2v_core.perturbations import FAMILIES, Moment, make_noise
+from r2v_core.perturbations import FAMILIES, StepContext, make_noise
+from r2v_core.sandbox import control
 from r2v_core.stages.experiments import load_config
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Situation, Teacher
-from r2v_core.teachers.place import Place
+from r2v_core.teachers.context import TeacherContext
 from tests.benchmarks import webshop
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +131,13 @@ class Suite:
         named = re.findall(r"def (\w+)", environment.task.goal)
         wrong = [text.replace("{name}", named[-1] if named else "") for text in self.case.wrong]
         expert = environment.expert_action()
-        return [*environment.admissible(), *environment.slips()[:2], *ODD, *wrong, *([expert] if expert else [])]
+        return [
+            *environment.admissible(),
+            *environment.hard_negatives()[:2],
+            *ODD,
+            *wrong,
+            *([expert] if expert else []),
+        ]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -194,12 +201,12 @@ def test_a_fresh_environment_is_neither_won_nor_lost(suite: Suite) -> None:
         check_outcome(outcome)
         assert (outcome.done, outcome.success, outcome.progress) == (False, False, None)
         assert opened.admissible() == sorted(set(opened.admissible())) and outcome == opened.reset()
-        assert opened.slips() == sorted(set(opened.slips()))
+        assert opened.hard_negatives() == sorted(set(opened.hard_negatives()))
         opened.close()
 
 
 def test_the_expert_solves_every_task(suite: Suite) -> None:
-    teacher = make_teacher("expert", {}, TeacherLimitsConfig(), Place(ROOT, suite.cache, suite.cache))
+    teacher = make_teacher("expert", {}, TeacherLimitsConfig(), TeacherContext(ROOT, suite.cache, suite.cache))
     if suite.case.player:
         play_without_expert(suite, teacher, suite.case.player)
         return
@@ -211,13 +218,13 @@ def test_the_expert_solves_every_task(suite: Suite) -> None:
         while not outcome.done:
             (advice,) = teacher.act([Situation(opened, "", task.goal, [], outcome.observation)])
             assert advice.action == opened.expert_action() == suite_form(suite)(advice.action)
-            assert opened.peek(advice.action) is True
+            assert opened.would_progress(advice.action) is True
             outcome = opened.step(advice.action)
             check_outcome(outcome)
             assert outcome.progress is True and outcome.remaining is not None and outcome.remaining < left
             left = outcome.remaining
         assert outcome.success and opened.expert_action() is None and opened.admissible() == []
-        assert opened.peek("look") is False
+        assert opened.would_progress("look") is False
         over = opened.step("look")
         assert over.done and over.success and over.progress is False
         (waiting,) = teacher.act([Situation(opened, "", task.goal, [], over.observation)])
@@ -237,18 +244,40 @@ def play_without_expert(suite: Suite, teacher: Teacher, player: Callable[[str, s
         for _ in range(task.max_steps):
             action = player(task.goal, outcome.observation.state)
             assert action == suite_form(suite)(action)
-            foreseen = opened.peek(action)
+            foreseen = opened.would_progress(action)
             outcome = opened.step(action)
             check_outcome(outcome)
             assert outcome.progress is foreseen is (True if outcome.done else None)
             if outcome.done:
                 break
         assert outcome.success and opened.expert_action() is None and opened.admissible() == []
-        assert opened.peek("look") is False
+        assert opened.would_progress("look") is False
         over = opened.step("look")
         assert over.done and over.success and over.progress is False
         assert not opened.reset().done
         opened.close()
+
+
+def test_environments_that_may_work_in_threads_do(suite: Suite) -> None:
+    """Two of each task at the same time, each step by another thread."""
+    if suite.benchmark.concurrency == "serial":
+        return
+
+    def solved(number: int) -> list[Outcome]:
+        opened = suite.open(number)
+        outcomes = [opened.reset()]
+        while not outcomes[-1].done:
+            with ThreadPoolExecutor(1) as another:
+                outcomes.append(another.submit(opened.step, opened.expert_action() or "").result())
+            opened.would_progress(suite.case.wrong[0])
+        opened.close()
+        return outcomes
+
+    numbers = [*range(len(suite.tasks))] * 2
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        played = list(pool.map(solved, numbers))
+    assert all(outcomes[-1].success for outcomes in played)
+    assert played[: len(suite.tasks)] == played[len(suite.tasks) :]
 
 
 def suite_form(suite: Suite) -> Any:
@@ -279,7 +308,7 @@ def test_peek_agrees_with_step_and_changes_nothing(suite: Suite, seed: int) -> N
     still.reset()
     for _ in range(6):
         actions = dice.sample(suite.actions(opened), 8)
-        foreseen = {action: opened.peek(action) for action in actions}
+        foreseen = {action: opened.would_progress(action) for action in actions}
         action = dice.choice(actions)
         assert opened.admissible() == still.admissible() and opened.expert_action() == still.expert_action()
         outcome = opened.step(action)
@@ -296,11 +325,11 @@ def test_every_perturbation_works_on_its_observations(suite: Suite) -> None:
         for operator in type(getattr(PerturbationsConfig(), family)).model_fields:
             if operator.endswith("_share"):
                 continue
-            noise = make_noise(PerturbationsConfig.model_validate({family: {operator: 1.0}}))
+            noise = make_noise(PerturbationsConfig.model_validate({"severity_spread": 0, family: {operator: 1.0}}))
             previous = outcome_before.observation
             for step, outcome in enumerate(others):
                 clean = outcome.observation.model_copy(deep=True)
-                moment = Moment(7, suite.tasks[0].task_id, step, suite.tasks[0].goal, ("run",), previous, clean)
+                moment = StepContext(7, suite.tasks[0].task_id, step, suite.tasks[0].goal, ("run",), previous, clean)
                 seen, records = noise.observe(moment, clean)
                 assert (seen, records) == noise.observe(moment, clean) and clean == outcome.observation
                 assert bool(records) == (seen != clean)
@@ -317,7 +346,12 @@ def test_every_perturbation_works_on_its_observations(suite: Suite) -> None:
 
 def test_use_before_reset_and_after_close(suite: Suite) -> None:
     opened = suite.open()
-    look = [lambda: opened.step("look"), lambda: opened.peek("look"), opened.admissible, opened.slips]
+    look = [
+        lambda: opened.step("look"),
+        lambda: opened.would_progress("look"),
+        opened.admissible,
+        opened.hard_negatives,
+    ]
     for use in (*look, opened.expert_action):
         with pytest.raises(RuntimeError, match=r"needs reset\(\) first"):
             use()
@@ -329,24 +363,24 @@ def test_use_before_reset_and_after_close(suite: Suite) -> None:
             use()
 
 
-def test_environments_are_closed_after_an_error(suite: Suite) -> None:
+def test_broken_content_is_named_and_environments_stand_side_by_side(suite: Suite) -> None:
     broken = suite.tasks[0].model_copy(deep=True, update={"content": "0" * 32})
     broken.options = {key: "0" if isinstance(value, str) else value for key, value in broken.options.items()}
     with pytest.raises(R2VError, match=re.escape(broken.task_id)):
-        VectorEnvironment(suite.benchmark, [suite.tasks[0], broken], suite.cache)
-    with VectorEnvironment(suite.benchmark, suite.tasks, suite.cache) as slots:
-        opened = list(slots.environments)
-        outcomes = slots.reset_all()
+        suite.benchmark.open(broken, suite.cache)
+    opened = [suite.benchmark.open(task, suite.cache) for task in suite.tasks]
+    try:
+        outcomes = [one.reset() for one in opened]
         player = suite.case.player
-        known = {
-            slot: player(task.goal, outcomes[slot].observation.state) if player else opened[slot].expert_action()
-            for slot, task in enumerate(suite.tasks)
-        }
-        outcomes = slots.step({slot: action or "" for slot, action in known.items()})
-        assert all(outcome.progress or (player and outcome.progress is None) for outcome in outcomes.values())
-    for one in opened:
-        with pytest.raises(RuntimeError, match="is closed"):
-            one.reset()
+        known = [
+            player(task.goal, outcome.observation.state) if player else one.expert_action()
+            for one, task, outcome in zip(opened, suite.tasks, outcomes, strict=True)
+        ]
+        outcomes = [one.step(action or "") for one, action in zip(opened, known, strict=True)]
+        assert all(outcome.progress or (player and outcome.progress is None) for outcome in outcomes)
+    finally:
+        for one in opened:
+            one.close()
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -359,7 +393,7 @@ def test_environments_are_closed_after_an_error(suite: Suite) -> None:
     )
 )
 def test_no_text_raises(suite: Suite, environment: Environment, action: str) -> None:
-    foreseen = environment.peek(action)
+    foreseen = environment.would_progress(action)
     outcome = environment.step(action)
     check_outcome(outcome)
     assert outcome.progress is foreseen
@@ -428,6 +462,8 @@ def test_the_command_line_lists_them(capsys: pytest.CaptureFixture[str]) -> None
     rows = json.loads(capsys.readouterr().out)
     assert [row["benchmark"] for row in rows] == list(BENCHMARKS)
     assert all(row["ready"] and not row["to_do"] and row["needs"] for row in rows)
+    held = "bubblewrap, system calls filtered; memory " + ("watched" if control() == "watched" else "limited by ")
+    assert {row["benchmark"] for row in rows if row["sandbox"].startswith(held)} == {"humaneval", "swebench"}
     app(["benchmarks"], standalone_mode=False)
     out = capsys.readouterr().out
     assert all(f"{name} " in out for name in BENCHMARKS) and "yes" in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.benchmarks.humaneval import judge
-from r2v_core.benchmarks.humaneval.box import agrees, close, decode, encode, run_check
-from r2v_core.benchmarks.humaneval.data import OVERRIDE, Problem, load_problems
+from r2v_core.benchmarks.humaneval.data import OVERRIDE, Problem, data_file, load_problems
 from r2v_core.benchmarks.humaneval.env import HumanEvalEnv
 from r2v_core.benchmarks.humaneval.examples import examples
+from r2v_core.benchmarks.humaneval.sandbox_values import Opaque, decode, encode
+from r2v_core.benchmarks.humaneval.sandbox_worker import agrees, close, run_check
 from r2v_core.errors import R2VError
 from r2v_core.perturbations.prompt_injection import FALLBACK, target_actions
 from r2v_core.sandbox import Limits
@@ -109,9 +111,9 @@ def test_values_travel_whole_and_in_one_line(value: Any) -> None:
 
 
 def test_what_is_no_data_equals_nothing() -> None:
-    assert decode(encode(object())) == decode(encode(map(len, []))) == ...
+    assert isinstance(decode(encode(object())), Opaque) and decode(encode(map(len, []))) != []
     for answer, right in (("= 1.0000000001", True), ("= 1.1", False), ("= (", False), ("! ValueError", False)):
-        assert agrees({"entry_point": "f", "atol": 0}, "()", "1.0", answer) is right
+        assert agrees({"entry_point": "f"}, "()", "1.0", answer, 0) == (right, 0 if "1" not in answer else 1e-6)
     assert close([1.0, 2.0], [1.0 + 1e-9, 2.0], 1e-6) and not close([1.0], [1.0, 2.0], 1e-6)
 
 
@@ -142,6 +144,13 @@ FORGERIES = {
     "a number equal to everything": program(
         "class Yes(int):\n    __eq__ = lambda *a: True\n    __hash__ = int.__hash__", "return Yes(1)"
     ),
+    "a fraction equal to everything": program(
+        "from fractions import Fraction\nclass Yes(Fraction):\n    __eq__ = lambda *a: True\n    __hash__ = None",
+        "return Yes(1)",
+    ),
+    "an array equal to everything": program(
+        "import numpy\nclass Yes(numpy.ndarray):\n    __eq__ = lambda *a: True", "return numpy.ones(()).view(Yes)"
+    ),
     "patch builtins": "import builtins\nbuiltins.abs = builtins.sum = builtins.bool = lambda *a: True\n" + ALWAYS,
     "patch the harness": program(
         "import sys\nmain = sys.modules['__main__']\nmain.agrees = main.value_of = lambda *a: True",
@@ -162,6 +171,60 @@ FORGERIES = {
     "for ever": program("", "while True: pass"),
     "too large": program("", "return 'x' * 10**8"),
     "not Python": "def has_close_elements(",
+    "leave at exit": "import atexit, os\natexit.register(os._exit, 0)\n" + ALWAYS,
+    "trace every call": program(
+        "import sys",
+        "def spy(frame, event, argument):",
+        "    for name in ('held', 'passed', 'answered', 'line'):",
+        "        frame.f_locals.get(name) and frame.f_locals.update({name: '= True'})",
+        "    return spy",
+        "sys.settrace(spy); sys.setprofile(spy)",
+    ),
+    "swallow assertions": program("", "try:\n        assert False\n    except AssertionError:\n        return True"),
+    "an exception in place of an answer": program("", "raise AssertionError('= True')"),
+    "assertions that do not raise": "AssertionError = type('E', (BaseException,), {})\n__debug__X = False\n" + ALWAYS,
+    "a test framework of its own": program(
+        "import sys, types\nfor name in ('unittest', 'pytest'):\n    sys.modules[name] = types.ModuleType(name)",
+        "sys.modules['unittest'].TestCase = type('T', (), {'assertEqual': lambda *a: True})",
+    ),
+    "pickles that run code": program(
+        "import os\nclass P:\n    __reduce__ = lambda self: (os._exit, (0,))", "return P()"
+    ),
+    "a value that writes itself": program(
+        "class S(str):\n    __str__ = __repr__ = lambda self: 'True'", "return S('x')"
+    ),
+    "a list that counts differently": program(
+        "class L(list):\n    __iter__ = lambda self: iter(())\n    __len__ = lambda self: 7\n"
+        "    __eq__ = lambda *a: True",
+        "return L()",
+    ),
+    "not a number": program("", "return float('nan')"),
+    "answer twice": program("import os", "os.fork()", "return os.getpid() % 2 == 0"),
+    "answer in place of later calls": program(
+        "import os\nfirst = [1]", "if first.pop() if first else 0: os.write(3, b'= True\\n' * 7)", "os._exit(0)"
+    ),
+    "read the calls and change them": program(
+        "", "open('calls.txt', 'w').write('')", "open('answers.txt', 'w').write('= True\\n' * 7)"
+    ),
+    "replace the script": program("", "open('sandbox_worker.py', 'w').write('print(1)')"),
+    "patch the parser of answers": "import ast, json\nast.literal_eval = json.dumps = lambda *a: True\n" + ALWAYS,
+    "patch through the garbage collector": program(
+        "import gc", "for d in gc.get_objects():", "    if isinstance(d, dict) and 'passed' in d: d['passed'] = 7"
+    ),
+    "stop and let others answer": program("import os, signal", "os.kill(os.getpid(), signal.SIGSTOP)"),
+    "outlive the box": program(
+        "import os, time",
+        "if os.fork() == 0:",
+        "    os.setsid()",
+        "    if os.fork() == 0:",
+        "        time.sleep(0.2); os.write(3, b'= True\\n' * 7)",
+        "    os._exit(0)",
+        "os._exit(0)",
+    ),
+    "raise the limit of recursion": program(
+        "import sys\nsys.setrecursionlimit(10**9)", "return has_close_elements(1, 1)"
+    ),
+    "exit code of a passed test": program("import sys", "sys.stdout.write('OK\\n1 passed'); sys.exit(0)"),
 }
 
 
@@ -169,6 +232,7 @@ FORGERIES = {
 def test_a_verdict_can_not_be_forged(name: str) -> None:
     found = judge.verdict(CLOSE, FORGERIES[name], "auto")
     assert not found.solved and found.passed < found.total == 7
+    assert len(FORGERIES) >= 16
 
 
 def test_nothing_of_the_tests_is_in_a_programs_box() -> None:
@@ -185,6 +249,16 @@ def test_nothing_of_the_tests_is_in_a_programs_box() -> None:
     assert "0.95" in seen  # the arguments of a hidden call
     for secret in ("METADATA", "def check", "== False", "distance", problem.canonical_solution.strip()):
         assert secret in problem.source + problem.test and secret not in seen
+
+
+def test_nor_are_they_where_the_package_lies_beside_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = data_file()
+    assert file and file.is_relative_to(sys.prefix)
+    monkeypatch.setattr(sys, "base_prefix", sys.prefix)  # as in a conda environment: its packages can be read inside
+    spy = f"def has_close_elements(a, b):\n    return len(open({str(file)!r}, 'rb').read())"
+    files = {**judge._program(CLOSE, spy), "calls.txt": judge.hidden(CLOSE, "auto").calls}
+    seen = judge._box("answer", CLOSE, "auto", files).stdout.splitlines()
+    assert set(seen) == {"! PermissionError"}
 
 
 def test_equal_programs_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,10 +293,10 @@ def test_write_run_repair_submit(environment: HumanEvalEnv) -> None:
     ]
     assert outcome.progress is None and "1 of 2 examples right" in outcome.observation.state
     assert environment.step("run").progress is False  # its result is shown already
-    assert environment.peek("submit") is False and outcome.remaining == 2
+    assert environment.would_progress("submit") is False and outcome.remaining == 2
     outcome = environment.step(environment.expert_action() or "")
     assert outcome.progress and (outcome.remaining, outcome.score, outcome.success) == (1, 1.0, False)
-    assert environment.expert_action() == "submit" and environment.peek(ALWAYS) is False
+    assert environment.expert_action() == "submit" and environment.would_progress(ALWAYS) is False
     outcome = environment.step("submit.")
     assert (outcome.done, outcome.success, outcome.remaining, outcome.progress) == (True, True, 0, True)
 

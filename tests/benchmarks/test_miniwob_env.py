@@ -56,7 +56,7 @@ def finish(environment: MiniWobEnv, outcome: Outcome) -> Outcome:
         if outcome.done:
             break
         action = environment.expert_action()
-        assert action is not None and action in environment.admissible() and environment.peek(action) is True
+        assert action is not None and action in environment.admissible() and environment.would_progress(action) is True
         assert action.split("'")[1] in SHOWN.findall(outcome.observation.state), (action, outcome.observation.state)
         left, outcome = outcome.remaining, environment.step(action)
         assert outcome.progress is True and outcome.remaining is not None and left is not None
@@ -77,13 +77,18 @@ def test_expert_wins_from_the_start_and_from_anywhere(page: str, opened: Any) ->
         assert outcome.observation.feedback == "The page accepts the result."
         assert environment.expert_action() is None and environment.admissible() == []
         after = environment.step("click('3')")
-        assert after.done and after.success and after.progress is False and environment.peek("click('3')") is False
+        assert (
+            after.done
+            and after.success
+            and after.progress is False
+            and environment.would_progress("click('3')") is False
+        )
     for walk in (1, 2):  # from where some odd and random actions lead
         environment.task.options["seed"] = walk + 10
         dice, outcome = random.Random(walk), environment.reset()
         for _ in range(4):
             action = dice.choice([dice.choice(environment.admissible()), dice.choice(ODD), dice.choice(ODD)])
-            foreseen = environment.peek(action)
+            foreseen = environment.would_progress(action)
             outcome = environment.step(action)
             assert foreseen is outcome.progress, (action, outcome)
             if outcome.done:
@@ -157,7 +162,7 @@ def test_time_does_not_matter(opened: Any) -> None:
 def test_bad_actions_are_answered(action: str, answer: str, opened: Any) -> None:
     environment = opened("enter-text")
     before = environment.reset()
-    foreseen = environment.peek(action)
+    foreseen = environment.would_progress(action)
     outcome = environment.step(action)
     assert outcome.observation.feedback.startswith(answer)
     assert outcome.observation.state == before.observation.state
@@ -179,7 +184,7 @@ def form(one_browser: None) -> Iterator[MiniWobEnv]:
     | st.sampled_from(["fill('6', '\ud800')", "fill('6', '</script>')", "fill('6', '${1}`')", "fill('6', '\\u2028\0')"])
 )
 def test_no_text_raises(form: MiniWobEnv, action: str) -> None:
-    foreseen = form.peek(action)
+    foreseen = form.would_progress(action)
     outcome = form.step(action)
     assert foreseen is outcome.progress and outcome.observation.state
     assert Outcome.model_validate_json(outcome.model_dump_json()) == outcome

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Task
 from r2v_core.benchmarks.miniwob.benchmark import TEMPLATES, pages_folder
 from r2v_core.benchmarks.miniwob.env import MiniWobEnv
-from r2v_core.benchmarks.vector import VectorEnvironment
 from r2v_core.benchmarks.web import chromium
 from r2v_core.errors import R2VError
 
@@ -155,14 +154,14 @@ def test_a_browser_that_dies_is_said_in_one_line_and_followed_by_another() -> No
 def test_many_environments_side_by_side_and_nothing_left_of_them(tmp_path: Path) -> None:
     benchmark = make_benchmark("miniwob", {}, {"train": 1}, max_steps=10)
     files = len(list(Path("/proc/self/fd").iterdir()))
-    with VectorEnvironment(benchmark, [task(page) for page in PAGES[:24]], tmp_path) as slots:
-        outcomes = slots.reset_all()
-        assert len(outcomes) == 24
+    with ExitStack() as stack:
+        environments = [stack.enter_context(closing(benchmark.open(task(page), tmp_path))) for page in PAGES[:24]]
+        assert len([one.reset() for one in environments]) == 24
         processes, profile = family(running().pid), running()._profile
         memory = memory_mib(processes)
-        experts = {slot: environment.expert_action() for slot, environment in enumerate(slots.environments)}
-        outcomes = slots.step({slot: str(action) for slot, action in experts.items()})
-        assert all(outcome.progress for outcome in outcomes.values())
+        experts = [one.expert_action() for one in environments]
+        outcomes = [one.step(str(action)) for one, action in zip(environments, experts, strict=True)]
+        assert all(outcome.progress for outcome in outcomes)
     assert memory < 3000  # MiB; about 900
     assert not chromium._running
     await_end(processes, profile)

@@ -6,17 +6,22 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from r2v_core.agent.loop import Choice, Job, play
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Outcome
 from r2v_core.benchmarks.swebench.actions import HELP, edit_action, read_action
+from r2v_core.benchmarks.swebench.doubts import control_passed
 from r2v_core.benchmarks.swebench.env import SweBenchEnv
 from r2v_core.benchmarks.swebench.files import Entry, Overlay
 from r2v_core.benchmarks.swebench.judge import Verdict
-from r2v_core.benchmarks.swebench.rooms import Room, scrubbed
+from r2v_core.benchmarks.swebench.runtime import Runtime, scrubbed
 from r2v_core.benchmarks.swebench.work import shortened
+from r2v_core.perturbations import Noise
+from tests.benchmarks import forgeries
 
 SQL, TABLE, TITLE = "andialbrecht__sqlparse-0.4.3", "foutaise__texttable-1.7.0", "ppannuto__python-titlecase-2.4"
 UTILS = "sqlparse/utils.py"
@@ -31,22 +36,22 @@ def benchmark(swebench_folder: Path) -> Benchmark:
 
 
 @pytest.fixture(scope="module")
-def rooms(benchmark: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SweBenchEnv]:
+def runtimes(benchmark: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SweBenchEnv]:
     cache = tmp_path_factory.mktemp("cache")
     return {task.task_id: benchmark.open(task, cache) for task in benchmark.make_tasks(1, cache)}
 
 
 @pytest.fixture
-def sql(rooms: dict[str, SweBenchEnv]) -> Iterator[SweBenchEnv]:
-    rooms[SQL].reset()
-    yield rooms[SQL]
+def sql(runtimes: dict[str, SweBenchEnv]) -> Iterator[SweBenchEnv]:
+    runtimes[SQL].reset()
+    yield runtimes[SQL]
 
 
-def patch(room: Room, *changes: tuple[str, str, str]) -> bytes:
+def patch(runtime: Runtime, *changes: tuple[str, str, str]) -> bytes:
     """A patch in which, in each file, the second text stands for the first."""
     made = ""
     for name, old, new in changes:
-        data = (room.read(name) or b"").decode()
+        data = (runtime.read(name) or b"").decode()
         assert old in data
         lines = [f"--- a/{name}\n", f"+++ b/{name}\n"]
         before, after = data.splitlines(True), data.replace(old, new).splitlines(True)
@@ -55,35 +60,37 @@ def patch(room: Room, *changes: tuple[str, str, str]) -> bytes:
     return made.encode()
 
 
-def test_the_reference_resolves_and_nothing_does_not(rooms: dict[str, SweBenchEnv]) -> None:
-    for environment in rooms.values():
-        room = environment._room
-        gold = room.verdict(room.instance.patch.encode())
+def test_the_reference_resolves_and_nothing_does_not(runtimes: dict[str, SweBenchEnv]) -> None:
+    for environment in runtimes.values():
+        runtime = environment._runtime
+        gold = runtime.verdict(runtime.instance.patch.encode())
         assert gold.resolved and gold.score == 1.0 and gold.fixed == gold.to_fix >= 1 and gold.kept == gold.to_keep >= 1
-        assert room.verdict(b"") == Verdict(False, 0, gold.to_fix, gold.to_keep, gold.to_keep)
+        control = runtime.tests(runtime.gold, control=True)
+        assert control.controlled and control_passed(runtime.instance, runtime.reference, control) == ""
+        assert runtime.verdict(b"") == Verdict(False, 0, gold.to_fix, gold.to_keep, gold.to_keep)
 
 
 def test_a_patch_of_something_else_does_not_resolve(sql: SweBenchEnv) -> None:
-    found = sql._room.verdict(patch(sql._room, ("sqlparse/exceptions.py", "class", "# nothing\nclass")))
+    found = sql._runtime.verdict(patch(sql._runtime, ("sqlparse/exceptions.py", "class", "# nothing\nclass")))
     assert not found.resolved and (found.fixed, found.kept, found.ran) == (0, 3, True)
 
 
 def test_what_breaks_a_test_that_passed_does_not_resolve(sql: SweBenchEnv) -> None:
     broken = FIX + "        val = val.upper()\n"
-    found = sql._room.verdict(patch(sql._room, (UTILS, BUG, broken)))
+    found = sql._runtime.verdict(patch(sql._runtime, (UTILS, BUG, broken)))
     assert not found.resolved and found.fixed + found.kept < 4
 
 
 def test_a_patch_that_does_not_apply_or_load_gets_a_verdict(sql: SweBenchEnv) -> None:
-    room = sql._room
-    lost = room.verdict(b"--- a/none.py\n+++ b/none.py\n@@ -1 +1 @@\n-x\n+y\n")
+    runtime = sql._runtime
+    lost = runtime.verdict(b"--- a/none.py\n+++ b/none.py\n@@ -1 +1 @@\n-x\n+y\n")
     assert not lost.resolved and not lost.ran
-    assert not room.verdict(b"no patch at all\n").resolved
-    assert not room.verdict(patch(room, (UTILS, BUG, "    return (\n"))).resolved
+    assert not runtime.verdict(b"no patch at all\n").resolved
+    assert not runtime.verdict(patch(runtime, (UTILS, BUG, "    return (\n"))).resolved
 
 
-def test_changes_to_tests_and_their_settings_have_no_influence(rooms: dict[str, SweBenchEnv]) -> None:
-    environment = rooms[TABLE]
+def test_changes_to_tests_and_their_settings_have_no_influence(runtimes: dict[str, SweBenchEnv]) -> None:
+    environment = runtimes[TABLE]
     hook = "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport(item, call):\n"
     hook += "    (yield).get_result().outcome = 'passed'\n"
     files = {"conftest.py": hook, "tests/conftest.py": hook, "pytest.ini": "[pytest]\naddopts = --collect-only\n"}
@@ -93,8 +100,8 @@ def test_changes_to_tests_and_their_settings_have_no_influence(rooms: dict[str, 
         environment.reset()
         outcome = environment.step(cheat)
         assert outcome.progress is False and "Exit status 0." in outcome.observation.feedback
-        assert environment.patch() and environment.peek("submit") is False
-        found = environment._room.judge(environment._workspace.overlay)
+        assert environment.patch() and environment.would_progress("submit") is False
+        found = environment._runtime.judge(environment._workspace.overlay)
         assert (found.fixed, found.kept, found.to_keep) == (0, found.to_keep, found.to_keep)
 
 
@@ -110,7 +117,7 @@ def test_nothing_hidden_can_be_found(sql: SweBenchEnv) -> None:
         "python -c 'import sqlparse; print(sqlparse.__version__)'; grep -rl \"'.foo.', 'foo'\" . "
         "; (exec 3<>/dev/tcp/127.0.0.1/80) 2>&1"
     ).observation.feedback
-    instance = sql._room.instance
+    instance = sql._runtime.instance
     assert "The repository as it was" in told and "0.4.2" in told
     for secret in ("test_patch", "test_utils", "0.4.3", "`foo`", instance.base_commit, "connected"):
         assert secret not in told, secret
@@ -136,6 +143,20 @@ def test_look_repair_submit(sql: SweBenchEnv) -> None:
     assert sql.step("Submit.").model_copy(update={"observation": None}) == Outcome.model_construct(
         observation=None, done=True, success=True, score=1.0, remaining=0, progress=True
     )
+
+
+def test_a_submission_that_may_be_forged_is_flagged_in_the_trace(sql: SweBenchEnv) -> None:
+    cheat = f"run cat >> sqlparse/__init__.py <<'E'\n{forgeries.PATCHING}\nE\ntouch pytest.toml"
+    actions = iter([cheat, "submit"])
+    driver = SimpleNamespace(decide=lambda live: [Choice(next(actions), "explore") for _ in live])
+    opened = lambda task: SweBenchEnv(task, sql._runtime, "tests")  # noqa: E731
+    (episode,) = play(
+        [Job("e", sql.task)], driver, open_environment=opened, noise=Noise.none(), parallel=1,
+        benchmark="swebench", seed=1, metadata={},
+    )  # fmt: skip
+    believed, *touched = episode.metadata["verdict_flags"]
+    assert not episode.success and believed.startswith("not believed: ")
+    assert touched == ["settings: pytest.toml", "speaks of _pytest: sqlparse/__init__.py"]
 
 
 def test_a_wrong_submission_ends_the_task(sql: SweBenchEnv) -> None:
@@ -209,9 +230,9 @@ def test_a_command_that_breaks_its_box_changes_nothing(sql: SweBenchEnv, answer:
 
 @pytest.mark.parametrize("answer", ["{}", '{"problem": 0}', '{"problem": "", "changes": 3}', "5", "[" * 9999, "null"])
 def test_an_answer_in_the_scripts_place_is_none(sql: SweBenchEnv, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    room = sql._room
-    monkeypatch.setattr(room, "_launched", lambda *_: (f"\n{answer}\n", "it broke"))
-    assert room.shell(Overlay(), f"true # {answer}").problem and not room.verdict(f"x {answer}".encode()).resolved
+    runtime = sql._runtime
+    monkeypatch.setattr(runtime, "_launched", lambda *_: (f"\n{answer}\n", "it broke"))
+    assert runtime.shell(Overlay(), f"true # {answer}").problem and not runtime.verdict(f"x {answer}".encode()).resolved
 
 
 def test_output_is_the_same_when_the_same_is_done_again() -> None:
@@ -223,17 +244,17 @@ def test_output_is_the_same_when_the_same_is_done_again() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", [SQL, TITLE])
-def test_the_expert_takes_over_from_any_mess(rooms: dict[str, SweBenchEnv], name: str, seed: int) -> None:
-    environment, dice = rooms[name], random.Random(seed)
+def test_the_expert_takes_over_from_any_mess(runtimes: dict[str, SweBenchEnv], name: str, seed: int) -> None:
+    environment, dice = runtimes[name], random.Random(seed)
     environment.reset()
-    source = next(path for path in environment._room.gold)
+    source = next(path for path in environment._runtime.gold)
     mess = [
         f"run sed -i '{dice.randint(2, 50)}d;{dice.randint(51, 70)}s/^/#/' {source}",
         f"run rm {source}; mkdir {source}; touch {source}/x",
         f"run rm -rf {source.split('/')[0]}; touch {source.split('/')[0]}",
         "run rm -rf .git; echo 'raise SystemExit' > setup_helper.py",
         f"create {source.split('/')[0]}/__init__.py\nraise ImportError('broken')",
-        *environment.slips(),
+        *environment.hard_negatives(),
     ]
     for action in dice.sample(mess, 3):
         environment.step(action)
@@ -246,13 +267,13 @@ def test_the_expert_takes_over_from_any_mess(rooms: dict[str, SweBenchEnv], name
     assert outcome.success
 
 
-def test_slips_are_wrong_edits(rooms: dict[str, SweBenchEnv]) -> None:
+def test_slips_are_wrong_edits(runtimes: dict[str, SweBenchEnv]) -> None:
     labels = []
-    for environment in (rooms[SQL], rooms[TITLE]):
+    for environment in (runtimes[SQL], runtimes[TITLE]):
         environment.reset()
-        found = environment.slips()
+        found = environment.hard_negatives()
         assert found == sorted(set(found)) and environment.expert_action() not in found
-        labels += [environment.peek(slip) for slip in found]
+        labels += [environment.would_progress(slip) for slip in found]
     assert labels and not all(labels)
 
 
@@ -269,7 +290,7 @@ def test_without_tests_the_plan_tells_progress(swebench_folder: Path, tmp_path: 
     environment = quiet.open(task, tmp_path)
     assert environment.reset().remaining == 3
     assert environment.step("create notes.txt\nx").progress is None  # who knows
-    assert environment.expert_action() == "undo notes.txt" and environment.peek("submit") is None
+    assert environment.expert_action() == "undo notes.txt" and environment.would_progress("submit") is None
     outcome = environment.step(REPAIR.replace("`", "$"))
     assert outcome.progress is None and outcome.score == 0.0
     while not outcome.done:
@@ -279,10 +300,10 @@ def test_without_tests_the_plan_tells_progress(swebench_folder: Path, tmp_path: 
 
 
 def test_a_repair_that_takes_all_memory_is_a_wrong_one(sql: SweBenchEnv, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = sql._room
+    runtime = sql._runtime
     greedy = FIX + "        val = [bytearray(b'1' * (1 << 20)) for _ in range(1 << 20)]\n"
-    small = Room(room.instance, replace(room.where, memory_mb=256))
-    found = small.judge(Overlay({UTILS: Entry((room.read(UTILS) or b"").replace(BUG.encode(), greedy.encode()))}))
+    small = Runtime(runtime.instance, replace(runtime.where, memory_mb=256))
+    found = small.judge(Overlay({UTILS: Entry((runtime.read(UTILS) or b"").replace(BUG.encode(), greedy.encode()))}))
     assert not found.resolved and found.fixed == 0
 
 

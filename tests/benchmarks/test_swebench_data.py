@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from r2v_assets.cli import app
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.swebench import judge
-from r2v_core.benchmarks.swebench.box import is_test_file
+from r2v_core.benchmarks.swebench.boxes import Where, docker_command
 from r2v_core.benchmarks.swebench.build import _write, read_table
 from r2v_core.benchmarks.swebench.data import END, START, Instance, load_instances, read_instance
 from r2v_core.benchmarks.swebench.expert import next_place
-from r2v_core.benchmarks.swebench.rooms import Room, Where, docker_command
-from r2v_core.benchmarks.swebench.work import key, places
+from r2v_core.benchmarks.swebench.lines import key, places
+from r2v_core.benchmarks.swebench.runtime import Runtime
+from r2v_core.benchmarks.swebench.sources import is_test_file
 from r2v_core.errors import R2VError
 from r2v_core.sandbox.isolation import BACKENDS
 
@@ -193,13 +194,18 @@ def test_the_harness_verdict_is_read_from_its_report(monkeypatch: pytest.MonkeyP
 
 def test_apptainer_opens_the_official_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "apptainer"
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$0.told"\ncat > "$0.asked"\necho \'{"names": ["a.py"]}\'\n')
+    lines = ['printf "%s\\n" "$@" > "$0.told"', 'cat > "$0.asked"']
+    lines += [
+        'seal=$(sed \'s/.*"seal": "\\([0-9a-f]*\\)".*/\\1/\' "$0.asked")',
+        'echo "$seal{\\"names\\": [\\"a.py\\"]}"',
+    ]
+    program.write_text("#!/bin/sh\n" + "\n".join(lines) + "\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    room = Room(INSTANCE, replace(WHERE, execution="apptainer"))
+    runtime = Runtime(INSTANCE, replace(WHERE, execution="apptainer"))
     told = (tmp_path / "apptainer.told").read_text().splitlines()
     asked = json.loads((tmp_path / "apptainer.asked").read_text())
-    assert room.names == ("a.py",) and (asked["mode"], asked["root"]) == ("list", "/testbed")
+    assert runtime.names == ("a.py",) and (asked["mode"], asked["root"]) == ("list", "/testbed")
     assert f"docker://{INSTANCE.docker_image}" in told and {"--containall", "--writable-tmpfs", "none"} <= set(told)
     assert BACKENDS["apptainer"][0] == "apptainer"
 

@@ -1,10 +1,11 @@
-"""Live games: what a step does, what peek foresees, what closing releases."""
+"""Live games: what a step does, what would_progress foresees, what closing releases."""
 
 from __future__ import annotations
 
 import gc
 import os
 import random
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from r2v_core.benchmarks.base import Benchmark, Environment, Outcome, Task
-from r2v_core.benchmarks.vector import VectorEnvironment
 
 FAMILIES = ("treasure_hunter", "coin_collector", "custom", "cooking", "simple")
 ODD = (
@@ -52,7 +52,7 @@ def test_peek_tells_what_step_would_report(environment: Environment) -> None:
                 action = dice.choice([*environment.admissible(), *ODD])
             outcome = environment.step(action)
             route.append(action)
-        foreseen = {action: environment.peek(action) for action in [*environment.admissible(), *ODD]}
+        foreseen = {action: environment.would_progress(action) for action in [*environment.admissible(), *ODD]}
         state, feedback = environment.admissible(), outcome
         for action in dice.sample(sorted(foreseen), min(12, len(foreseen))):
             environment.reset()
@@ -69,14 +69,18 @@ def test_expert_wins_from_the_start(environment: Environment) -> None:
     assert outcome.remaining == environment.task.options["plan_length"]
     for left in range(outcome.remaining or 0, 0, -1):
         action = environment.expert_action()
-        assert action in environment.admissible() and environment.peek(str(action)) is True
+        assert action in environment.admissible() and environment.would_progress(str(action)) is True
         outcome = environment.step(str(action))
         assert outcome.progress is True and outcome.remaining is not None and outcome.remaining < left + 1
     assert outcome.done and outcome.success and outcome.score == 1.0 and outcome.remaining == 0
     assert outcome.observation.feedback.endswith("You won!")
     after = environment.step("look")
     assert after.done and after.success and not after.progress
-    assert environment.expert_action() is None and environment.admissible() == [] and environment.peek("look") is False
+    assert (
+        environment.expert_action() is None
+        and environment.admissible() == []
+        and environment.would_progress("look") is False
+    )
     assert not environment.reset().done
 
 
@@ -147,7 +151,7 @@ def kitchen(benchmark: Benchmark, by_family: dict[str, Task], cache: Path):  # t
     )
 )
 def test_no_text_raises(kitchen: Environment, action: str) -> None:
-    foreseen = kitchen.peek(action)
+    foreseen = kitchen.would_progress(action)
     outcome = kitchen.step(action)
     assert outcome.progress is foreseen and outcome.observation.state
     if outcome.done:
@@ -180,14 +184,15 @@ def test_many_environments_side_by_side_and_nothing_left_of_them(
     benchmark: Benchmark, tasks: list[Task], cache: Path
 ) -> None:
     def round_of_play() -> None:
-        with VectorEnvironment(benchmark, (tasks * 3)[:28], cache) as slots:
-            outcomes = slots.reset_all()
+        with ExitStack() as stack:
+            opened = [stack.enter_context(closing(benchmark.open(task, cache))) for task in (tasks * 3)[:28]]
+            outcomes = [one.reset() for one in opened]
             assert len(outcomes) == 28
             for _ in range(2):
-                for slot in outcomes:
-                    slots.environments[slot].peek("look")
-                outcomes = slots.step({slot: slots.environments[slot].expert_action() or "look" for slot in outcomes})
-            assert all(outcome.progress for outcome in outcomes.values())
+                for one in opened:
+                    one.would_progress("look")
+                outcomes = [one.step(one.expert_action() or "look") for one in opened]
+            assert all(outcome.progress for outcome in outcomes)
 
     round_of_play()
     files, libraries, _ = used()
@@ -208,7 +213,7 @@ def test_repeated_resets_do_not_grow(benchmark: Benchmark, by_family: dict[str, 
     for _ in range(25):
         environment.reset()
         for action in environment.admissible():
-            environment.peek(action)
+            environment.would_progress(action)
     after = used()
     environment.close()
     assert after[0] == before[0] and after[2] - before[2] < 15

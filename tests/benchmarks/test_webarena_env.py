@@ -55,7 +55,7 @@ def finish(environment: WebArenaEnv, outcome: Outcome) -> Outcome:
     """Let the player who knows the shop play to the end."""
     for _ in range(12):
         action = webshop.play(environment.task.goal, outcome.observation.state)
-        foreseen = environment.peek(action)
+        foreseen = environment.would_progress(action)
         outcome = environment.step(action)
         assert outcome.progress is foreseen, (action, outcome.observation)
         if outcome.done:
@@ -73,10 +73,10 @@ def bid(outcome: Outcome, role: str, name: str) -> str:
 def test_tasks_can_be_done_and_are_not_at_the_start(number: int, opened: Any, shop: webshop.Shop) -> None:
     shop.orders.append("Pine Shelf")
     environment = opened(number)
-    assert environment.reset().progress is None and environment.peek("stop('I do not know')") is False
+    assert environment.reset().progress is None and environment.would_progress("stop('I do not know')") is False
     outcome = finish(environment, environment._last)
     assert (outcome.success, outcome.score, outcome.remaining, outcome.progress) == (True, 1.0, 0, True)
-    assert environment.expert_action() is None and environment.admissible() == [] == environment.slips()
+    assert environment.expert_action() is None and environment.admissible() == [] == environment.hard_negatives()
     again = environment.step("stop('no')")
     assert again.done and again.success and again.observation.feedback == "The episode is over."
 
@@ -93,7 +93,7 @@ def test_stopping_at_once_is_a_failure(number: int, opened: Any) -> None:
 def test_open_answers_are_judged(opened: Any) -> None:
     environment = opened(9)
     environment.reset()
-    assert environment.peek("stop('they hate it')") is False
+    assert environment.would_progress("stop('they hate it')") is False
     assert environment.step("stop('most like it')").success
     environment = opened(10)
     environment.reset()
@@ -190,7 +190,7 @@ def test_tabs_and_history(opened: Any) -> None:
 def test_odd_actions_are_answered(action: str, answer: str, progress: bool | None, opened: Any) -> None:
     environment = opened(4)
     environment.reset()
-    assert environment.peek(action) is progress
+    assert environment.would_progress(action) is progress
     outcome = environment.step(action)
     assert outcome.observation.feedback.startswith(answer)
     assert (outcome.done, outcome.progress) == (False, progress)
@@ -236,7 +236,7 @@ def test_pages_are_looked_at_without_disturbing_the_one_in_front(opened: Any, sh
     for targets, right in (([look, source, broken], True), ([look, gone], False)):
         environment = opened(4, eval={"eval_types": ["program_html"], "program_html": targets})
         before = environment.reset()
-        assert environment.peek("stop('')") is right
+        assert environment.would_progress("stop('')") is right
         assert environment.step("noop()").observation == before.observation
         assert environment.step("stop('')").success is right
 

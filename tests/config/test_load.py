@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from r2v_core.config import Config, config_snapshot, section
 from r2v_core.config.explain import schema_keys
-from r2v_core.config.load import _is_secret
+from r2v_core.config.secrets import is_secret
 from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError
 from r2v_core.stages.experiments import load_config
@@ -265,8 +265,8 @@ def test_secrets_are_refused_from_overrides_and_through_the_environment(tmp_path
 
 
 def test_ordinary_keys_are_no_secrets() -> None:
-    assert not [key for key in schema_keys(Config) if _is_secret(key.rpartition(".")[2])]
-    assert not any(_is_secret(name) for name in ("max_tokens", "keys", "key_color", "n_keys", "tokenizer", "monkey"))
+    assert not [key for key in schema_keys(Config) if is_secret(key.rpartition(".")[2])]
+    assert not any(is_secret(name) for name in ("max_tokens", "keys", "key_color", "n_keys", "tokenizer", "monkey"))
 
 
 # -- helpers

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn import metrics
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss
 
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.calibration import (
-    apply_temperature,
     bin_index,
     brier_score,
     expected_calibration_error,
-    fit_temperature,
-    negative_log_likelihood,
+    fit_level_and_slope,
+    log_loss,
     reliability_table,
-    threshold_for_share,
 )
 
 PAIRS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=1, max_size=80)
@@ -65,43 +65,41 @@ def test_reliability_table_holds_what_ece_sums() -> None:
     assert sparse["observed"].notna().sum() == 1
 
 
-def test_temperature_is_recovered_and_improves_calibration() -> None:
+def test_level_and_slope_are_recovered_and_improve_calibration() -> None:
     generator = np.random.default_rng(1)
-    true = generator.normal(0, 1.5, 20_000)
+    true = generator.normal(-0.5, 1.5, 20_000)
     y = generator.random(true.size) < expit(true)
-    logits = true * 3
-    temperature = fit_temperature(logits, y)
-    assert temperature == pytest.approx(3, rel=0.05)
-    before, after = expit(logits), apply_temperature(logits, temperature)
+    logits = (true - 0.8) / 0.4
+    slope, level = fit_level_and_slope(logits, y)
+    assert (slope, level) == (pytest.approx(0.4, rel=0.05), pytest.approx(0.8, abs=0.05))
+    before, after = expit(logits), expit(slope * logits + level)
     assert expected_calibration_error(after, y) < 0.02 < expected_calibration_error(before, y)
     assert brier_score(after, y) < brier_score(before, y)
-    for other in (temperature * 0.9, temperature * 1.1):
-        assert negative_log_likelihood(logits, y, temperature) < negative_log_likelihood(logits, y, other)
+    for factor, shift in ((0.9, 0.0), (1.1, 0.0), (1.0, 0.1), (1.0, -0.1)):
+        assert log_loss(slope * logits + level, y) < log_loss(factor * slope * logits + level + shift, y)
+
+
+def test_level_and_slope_agree_with_scikit_learn() -> None:
+    generator = np.random.default_rng(2)
+    logits = generator.normal(0, 2, 4000)
+    y = generator.random(logits.size) < expit(0.7 * logits - 0.3)
+    theirs = LogisticRegression(C=1e9).fit(logits[:, None], y)
+    slope, level = fit_level_and_slope(logits, y)
+    assert slope == pytest.approx(theirs.coef_[0, 0], abs=0.01) and level == pytest.approx(
+        theirs.intercept_[0], abs=0.01
+    )
 
 
 def test_likelihood_agrees_with_scikit_learn() -> None:
     logits, y = np.array([-2.0, 0.5, 3.0]), np.array([0, 1, 0])
-    assert negative_log_likelihood(logits, y, 2.0) == pytest.approx(log_loss(y, expit(logits / 2)))
+    assert log_loss(logits, y) == pytest.approx(metrics.log_loss(y, expit(logits)))
 
 
-def test_temperature_stops_at_its_bounds() -> None:
-    assert fit_temperature([-1.0, 1.0], [0, 1]) == pytest.approx(0.05, rel=1e-3)
-    assert fit_temperature([-1.0, 1.0], [1, 0]) == pytest.approx(20, rel=1e-3)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.floats(0, 1))
-def test_threshold_reaches_the_nearest_possible_share(p: list[float], share: float) -> None:
-    array = np.array(p)
-    reached = (array > threshold_for_share(p, share)).mean()
-    possible = [0.0, 1.0] + [(array > value).mean() for value in array]
-    assert abs(reached - share) == pytest.approx(min(abs(other - share) for other in possible))
-
-
-def test_threshold_by_hand() -> None:
-    p = [0.1, 0.2, 0.3, 0.4, 0.5]
-    assert threshold_for_share(p, 0.2) == 0.4  # only 0.5 is above
-    assert threshold_for_share(p, 0.0) == 0.5
-    assert threshold_for_share(p, 1.0) < 0.1
+def test_an_order_is_never_turned_round_and_separable_data_have_a_minimum() -> None:
+    slope, level = fit_level_and_slope([-1.0, 1.0, -2.0, 2.0], [1, 0, 1, 0])
+    assert slope == pytest.approx(0.01) and level == pytest.approx(0.0, abs=1e-6)
+    slope, level = fit_level_and_slope([-1.0, 1.0], [0, 1])
+    assert expit(slope + level) == pytest.approx(2 / 3, abs=1e-3)  # Platt's target for the only 1: (1 + 1) / (1 + 2)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +110,3 @@ def test_bad_input_is_refused(p: list[float], y: list[float], what: str) -> None
     for function in (expected_calibration_error, brier_score, reliability_table):
         with pytest.raises(R2VError, match=what):
             function(p, y)
-
-
-def test_threshold_refuses_an_impossible_share() -> None:
-    with pytest.raises(R2VError, match="share"):
-        threshold_for_share([0.5], 1.5)
-    with pytest.raises(R2VError, match="share"):
-        threshold_for_share([], 0.5)

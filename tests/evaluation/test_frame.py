@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from r2v_core.errors import R2VError
-from r2v_core.evaluation.frame import carried_out_injection, frames, normalise_action, step_label
+from r2v_core.evaluation.frame import carried_out_injection, frames, step_label
 from r2v_core.trajectory import Candidate, Decision, Episode, Observation, Perturbation, Step
 
 
@@ -107,10 +107,6 @@ def test_labels_are_of_the_chosen_candidate() -> None:
     assert step_label(step(decision=decision(False))) == 1.0
     assert math.isnan(step_label(step(decision=decision(None))))
     assert math.isnan(step_label(step()))
-
-
-def test_normalise_action() -> None:
-    assert normalise_action("  Go\tEAST. ") == "go east"
 
 
 @pytest.mark.parametrize("missing", ["method", "condition", "replicate"])

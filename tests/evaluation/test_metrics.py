@@ -14,7 +14,6 @@ from r2v_core.evaluation.metrics import (
     bottom_share,
     cvar_failure,
     metric_functions,
-    robustness_gap,
     tally,
     worst_count,
     worst_seed,
@@ -31,7 +30,6 @@ def test_cvar_by_hand() -> None:
     assert cvar_failure(rates, 0.21) == pytest.approx((0.8 + 0.5) / 2)  # the ceiling
     assert worst_seed(rates) == 0.2
     assert bottom_share(rates, 0.1) == pytest.approx(0.2)
-    assert robustness_gap(0.9, 0.6) == pytest.approx(0.3)
 
 
 def test_the_tail_is_not_widened_by_floating_point() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, permutation_test
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -16,13 +16,15 @@ from r2v_core.evaluation.statistics import (
     NAN,
     Estimate,
     basic_interval,
+    cluster_weights,
     difference,
     draw,
     estimate,
     holm,
     mcnemar_exact,
     percentile_interval,
-    task_weights,
+    sign_flip,
+    tail_share,
     unseen_share,
     verdict,
 )
@@ -37,13 +39,12 @@ def tally_of(success: np.ndarray, prefix: str = "t") -> Tally:
     sums = dict.fromkeys(("teacher_calls", "n_steps", "cost", "cost_usd", "tokens", "latency"), zero)
     sums |= {"success": success.sum(axis=1), "safety_failure": zero, "injected": zero}
     names = tuple(f"{prefix}{i:03d}" for i in range(tasks))
-    return Tally(
-        names, tuple(range(zs)), np.ones((tasks, zs)), success.astype(float), sums, np.zeros((tasks, 10, 3)), zero
-    )
+    bins = np.zeros((tasks, 10, 3))
+    return Tally(names, names, tuple(range(zs)), np.ones((tasks, zs)), success.astype(float), sums, bins, zero)
 
 
 def resamples(by_seed: dict[int, Tally], n: int = 4000, confidence: float = 0.95):  # type: ignore[no-untyped-def]
-    return draw({s: t.tasks for s, t in by_seed.items()}, n, confidence, np.random.default_rng(0))
+    return draw({s: t.templates for s, t in by_seed.items()}, n, confidence, np.random.default_rng(0))
 
 
 def random_success(tasks: int, zs: int, seed: int = 1) -> np.ndarray:
@@ -56,7 +57,12 @@ def test_cluster_bootstrap_agrees_with_scipy_on_task_means() -> None:
     by_seed = {1: tally_of(success)}
     ours = estimate(by_seed, METRICS["success_rate"], resamples(by_seed, 20_000))
     theirs = bootstrap(
-        (success.mean(axis=1),), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
+        (success.mean(axis=1),),
+        np.mean,
+        n_resamples=20_000,
+        confidence_level=1 - 2 * tail_share(25, 0.95),
+        method="percentile",
+        rng=np.random.default_rng(5),
     ).confidence_interval
     assert ours.value == pytest.approx(success.mean())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
@@ -68,7 +74,14 @@ def test_paired_difference_agrees_with_scipy_and_is_narrower_than_an_unpaired_on
     first, second = {1: tally_of(a)}, {1: tally_of(b)}
     ours = difference(first, second, METRICS["success_rate"], resamples(first, 20_000))
     gaps = a.mean(axis=1) - b.mean(axis=1)
-    theirs = bootstrap((gaps,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5))
+    theirs = bootstrap(
+        (gaps,),
+        np.mean,
+        n_resamples=20_000,
+        confidence_level=1 - 2 * tail_share(25, 0.95),
+        method="percentile",
+        rng=np.random.default_rng(5),
+    )
     interval = theirs.confidence_interval
     assert ours.value == pytest.approx(gaps.mean())
     assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), abs=0.004)
@@ -81,20 +94,26 @@ def test_a_cluster_is_drawn_whole() -> None:
     success = np.repeat(np.arange(10)[:, None] < 6, 30, axis=1)
     by_seed = {1: tally_of(success)}
     found = estimate(by_seed, METRICS["success_rate"], resamples(by_seed))
-    assert found.low == pytest.approx(0.3, abs=0.051) and found.high == pytest.approx(0.9, abs=0.051)
+    assert found.low == pytest.approx(0.2, abs=0.051) and found.high == pytest.approx(0.95, abs=0.051)
 
 
 def test_weights_keep_each_stratum_whole() -> None:
-    weights = task_weights(["a", "a", "b", "b", "b"], 200, np.random.default_rng(0))
+    weights = cluster_weights(["a", "a", "b", "b", "b"], 200, np.random.default_rng(0))
     assert weights.shape == (200, 5)
     assert (weights[:, :2].sum(axis=1) == 2).all() and (weights[:, 2:].sum(axis=1) == 3).all()
 
 
+def test_tasks_of_one_template_are_drawn_together() -> None:
+    found = draw({1: ("a", "a", "b")}, 200, 0.95, np.random.default_rng(0))
+    assert np.array_equal(found.weights[1][:, 0], found.weights[1][:, 1]) and found.n_clusters == 2
+    assert (found.weights[1][:, 0] + found.weights[1][:, 2] == 2).all()
+
+
 def test_tasks_shared_by_seeds_are_drawn_together_and_others_apart() -> None:
     shared = draw({1: ("a", "b", "c"), 2: ("a", "b", "c")}, 50, 0.95, np.random.default_rng(0))
-    assert np.array_equal(shared.weights[1], shared.weights[2]) and shared.n_tasks == 3
+    assert np.array_equal(shared.weights[1], shared.weights[2]) and shared.n_clusters == 3
     apart = draw({1: ("a", "b", "c"), 2: ("d", "e", "f")}, 50, 0.95, np.random.default_rng(0))
-    assert not np.array_equal(apart.weights[1], apart.weights[2]) and apart.n_tasks == 6
+    assert not np.array_equal(apart.weights[1], apart.weights[2]) and apart.n_clusters == 6
     assert (apart.weights[2].sum(axis=1) == 3).all()
 
 
@@ -129,9 +148,9 @@ def test_the_basic_interval_covers_cvar_far_better_than_percentiles() -> None:
         draws = METRICS["cvar_failure"].compute(tally[1], resamples(tally, 300).weights[1])
         value = float(METRICS["cvar_failure"].compute(tally[1], np.ones((1, 30)))[0])
         target = 1 - np.sort(true)[:4].mean()
-        low, high = basic_interval(value, draws, 0.95)
+        low, high = basic_interval(value, draws, 0.95, 30)
         basic += low <= target <= high
-        low, high = percentile_interval(draws, 0.95)
+        low, high = percentile_interval(draws, 0.95, 30)
         percentile += low <= target <= high
     assert basic >= 50 > percentile + 10
 
@@ -166,8 +185,8 @@ def test_differences_need_the_same_tasks() -> None:
 
 
 def test_percentiles_pass_over_resamples_without_a_value() -> None:
-    assert percentile_interval([NAN, 1.0, 1.0], 0.95) == (1.0, 1.0)
-    assert np.isnan(percentile_interval([NAN, NAN], 0.95)).all()
+    assert percentile_interval([NAN, 1.0, 1.0], 0.95, 3) == (1.0, 1.0)
+    assert np.isnan(percentile_interval([NAN, NAN], 0.95, 2)).all()
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
@@ -179,6 +198,49 @@ def test_mcnemar_agrees_with_statsmodels(pairs: list[tuple[bool, bool]]) -> None
     assert ours.p == pytest.approx(
         1.0 if ours.only_first + ours.only_second == 0 else mcnemar(table, exact=True).pvalue
     )
+
+
+@pytest.mark.parametrize("n", [3, 10, 14, 15, 40])
+def test_sign_flips_agree_with_scipy(n: int) -> None:
+    generator = np.random.default_rng(n)
+    d = generator.integers(-3, 5, n).astype(float)
+    theirs = permutation_test(
+        (d,), np.sum, permutation_type="samples", n_resamples=50_000, rng=np.random.default_rng(1)
+    ).pvalue
+    assert sign_flip(d, np.random.default_rng(2)) == pytest.approx(theirs, abs=0.012)
+
+
+def test_sign_flips_by_hand() -> None:
+    generator = np.random.default_rng(0)
+    assert sign_flip([1, 2, 3], generator) == 2 / 8  # only all signs alike reach 6
+    assert sign_flip([3, -1, 0], generator) == 1.0  # |3 − 1| is what every flip reaches at least
+    assert sign_flip([0.0, 0.0], generator) == 1.0
+    assert sign_flip([1.0] * 60, generator) == 1 / 20_001  # never 0
+
+
+def test_sign_flips_keep_their_level_where_episodes_of_a_template_are_alike() -> None:
+    """Two methods that win whole templates by lot: McNemar, which counts the episodes, says 'better' far too often."""
+    generator = np.random.default_rng(3)
+    ours, theirs = [], []
+    for _ in range(400):
+        won = generator.choice([-1, 1], 12)  # templates of ten episodes each
+        ours.append(sign_flip(10.0 * won, generator) <= 0.05)
+        theirs.append(mcnemar_exact(np.repeat(won > 0, 10), np.repeat(won < 0, 10)).p <= 0.05)
+    assert np.mean(ours) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400) and np.mean(theirs) > 0.3
+
+
+def test_few_clusters_are_covered_as_often_as_said() -> None:
+    """Failure rates of single templates vary widely; the plain percentile interval covers too rarely."""
+    generator = np.random.default_rng(4)
+    covered, plain = [], []
+    for _ in range(800):
+        means = generator.binomial(20, generator.beta(1.5, 2.5, 12)) / 20
+        draws = generator.multinomial(12, np.full(12, 1 / 12), 1000) @ means / 12
+        low, high = percentile_interval(draws, 0.95, 12)
+        covered.append(low <= 1.5 / 4 <= high)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        plain.append(low <= 1.5 / 4 <= high)
+    assert np.mean(covered) > 0.93 and np.mean(covered) > np.mean(plain) + 0.02
 
 
 def test_mcnemar_by_hand() -> None:

@@ -17,12 +17,13 @@ from r2v_core.agent.rules.table import RULES, evaluated_methods, make_rules
 from r2v_core.config.schema import AgentConfig, EvaluationConfig, RouterConfig
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.frame import frames
-from r2v_core.models.router import Router, RouterNet
+from r2v_core.models.router import Router, RouterNet, Scorer
 from r2v_core.results import ResultsManager
 from r2v_core.results.bundles import Analysis, make_bundles, write_bundle
 from r2v_core.results.figures import frontier, save
 from r2v_core.results.report import render_report
 from r2v_core.stages.train_router import calibrate
+from r2v_core.training.guarantee import guarantee_of
 from r2v_core.training.lagrangian import FailureModel
 from r2v_core.training.router_diagnostics import diagnose, draw_levels, preview
 from r2v_core.training.router_threshold import Played
@@ -102,22 +103,23 @@ def test_a_new_rule_goes_through_calibration_tables_figures_and_report(
 ) -> None:
     monkeypatch.setitem(RULES, LATE.name, LATE)
     rows = synthetic_rows(2, "validation", tasks=8)
-    router = Router(net=RouterNet(2, [4], 0.0), features=["entropy", "verifier_mean"], hidden=[4])
+    router = Router({"mlp": Scorer([RouterNet(2, [4], 0.0)])}, ["entropy", "verifier_mean"], "mlp")
     asked: list[str] = []
 
     def play(rule: str, share: float) -> Played:
         asked.append(rule)
-        return Played(share, (1.0, 1.0 if share >= 0.28 else 0.5), 20)
+        return Played(share, (0.0 if share >= 0.28 else 0.5,) * 40)
 
-    calibrate(router, rows, FailureModel(0.0, 0.0, 1.0), RouterConfig(cvar_epsilon=0.1), play)
-    assert set(asked) == {"r2v", "entropy_router", "verifier_router", "late_router"}
+    config = RouterConfig(cvar_epsilon=0.1, baselines=["entropy_router", "late_router"])
+    calibrate(router, rows, rows, FailureModel(0.0, 0.0, 1.0), config, guarantee_of(config, "env"), play)
+    assert set(asked) == {"r2v", "entropy_router", "late_router"}
     assert router.rules["late_router"]["threshold"] == router.threshold_at("late_router", 0.28)
     draw_levels(router.calibration, tmp_path / "levels.png")
     assert "| late_router |" in preview(diagnose(router, rows, 1), router)
 
     evaluation = EvaluationConfig(methods=["slm_only", "llm_only", "r2v", "late_router"], sweep=[0.3])
     rules = make_rules(evaluated_methods(evaluation), AgentConfig(), 1, router)
-    context = RoutingContext({"horizon_fraction": 1.0}, "t", 1, 0, 0, lambda: None)
+    context = RoutingContext({"horizon_fraction": 1.0}, [], "t", 1, 0, 0, lambda: None)
     assert rules["late_router"](context).escalate and rules["late_router@0.3"](context).probability == 1.0
 
     episodes = [_as_late(made_up_episode("r2v", "noisy", 1, task, z)) for task in range(4) for z in (1000, 1001)]
@@ -148,6 +150,6 @@ def _as_late(episode: Episode) -> Episode:
 
 def test_a_router_that_was_calibrated_before_a_rule_existed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RULES, LATE.name, LATE)
-    router = Router(net=RouterNet(1, [2], 0.0), features=["entropy"], hidden=[2])
+    router = Router({"mlp": Scorer([RouterNet(1, [2], 0.0)])}, ["entropy"], "mlp")
     with pytest.raises(R2VError, match="calibrated without 'late_router'; materialise 'router' again"):
         make_rules(["late_router"], AgentConfig(), 1, router)

@@ -10,10 +10,10 @@ from peft import get_peft_model
 
 from r2v_core.config.schema import LoRAConfig, SLMConfig
 from r2v_core.errors import R2VError
+from r2v_core.models.control_tokens import end_of_turn
 from r2v_core.models.hub import load_lm, load_tokenizer
-from r2v_core.models.prompt import end_of_turn
 from r2v_core.models.verifier import Verifier, VerifierInfo, attention_mask, build, pack, write_info
-from r2v_core.training.common import lora_config, save_adapter
+from r2v_core.training.adapters import lora_config, save_adapter
 
 PROMPTS = ["A short prompt:", "A prompt that is a good deal longer than the other one, so that padding is needed:", "x"]
 ACTIONS = [["go east", "take the red key from the chest", ""], ["open door"], ["look", "wait"]]

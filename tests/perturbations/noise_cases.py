@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from r2v_core.config.schema import PerturbationsConfig
 from r2v_core.perturbations import FAMILIES
-from r2v_core.perturbations.base import Moment
+from r2v_core.perturbations.base import StepContext
 from r2v_core.trajectory import Episode, Observation, Step
 
 OPERATORS: dict[str, str] = {
@@ -34,7 +34,7 @@ ADMISSIBLE = ("close door", "drop key", "go east", "inventory", "look", "take ap
 
 def settings(**probabilities: float) -> PerturbationsConfig:
     """A config section with the named operators at the given probabilities."""
-    sections: dict[str, dict[str, Any]] = {}
+    sections: dict[str, Any] = {"severity_spread": 0.0}
     for operator, probability in probabilities.items():
         sections.setdefault(OPERATORS[operator], {})[operator] = probability
     return PerturbationsConfig.model_validate(sections)
@@ -44,14 +44,14 @@ def everything(probability: float) -> PerturbationsConfig:
     return settings(**dict.fromkeys(OPERATORS, probability))
 
 
-def moment(step: int = 3, z: int = 1, task: str = "t", **changes: Any) -> Moment:
+def step_context(step: int = 3, z: int = 1, task: str = "t", **changes: Any) -> StepContext:
     fields: dict[str, Any] = {
         "goal": "Eat the apple.",
         "admissible": ADMISSIBLE,
         "previous": PREVIOUS,
         "current": CURRENT,
     }
-    return Moment(z, task, step, **(fields | changes))
+    return StepContext(z, task, step, **(fields | changes))
 
 
 TEXT = st.text(st.sampled_from("ab .!?\n\u2028é😀-'0"), max_size=40) | st.text(

@@ -46,7 +46,7 @@ class Recorded:
     def admissible(self) -> list[str]:
         return sorted({*self.recorded.alternatives, self.recorded.action})
 
-    def peek(self, action: str) -> bool | None:
+    def would_progress(self, action: str) -> bool | None:
         return None
 
     def expert_action(self) -> str | None:
@@ -62,8 +62,7 @@ class Replay:
     def decide(self, live: Sequence[Live]) -> list[Choice]:
         choices = []
         for episode in live:
-            assert isinstance(episode.environment, Recorded)
-            step = episode.environment.recorded
+            step = episode.environment.recorded  # type: ignore[attr-defined]  # what the guard lets through
             choices.append(Choice(action=step.action, actor=step.actor, alternatives=step.alternatives, cost=step.cost))
         return choices
 

@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 from r2v_core.config.schema import PerturbationsConfig, SeedsConfig
 from r2v_core.errors import R2VError
-from r2v_core.perturbations import FAMILIES, Moment, Noise, make_noise, seeds_for
+from r2v_core.perturbations import FAMILIES, Noise, StepContext, make_noise, seeds_for
 from r2v_core.perturbations.common import sentences
 from r2v_core.perturbations.distractors import DECOYS, IRRELEVANT
 from r2v_core.perturbations.prompt_injection import FALLBACK, TEMPLATES, target_actions
@@ -29,12 +29,12 @@ from tests.perturbations.noise_cases import (
     PROBABILITY,
     TEXT,
     everything,
-    moment,
     settings,
+    step_context,
 )
 
 
-def strikes(noise: Noise, at: Moment, operator: str) -> bool:
+def strikes(noise: Noise, at: StepContext, operator: str) -> bool:
     """Did the operator leave a record at this moment?"""
     _, records = noise.observe(at, CURRENT)
     failure = noise.intercept(at, "go east")
@@ -51,7 +51,7 @@ def test_operators_are_the_probabilities_of_the_schema() -> None:
 @given(OBSERVATION, st.integers(0, 2**40), st.integers(0, 50), PROBABILITY)
 def test_same_z_same_noise(observation: Observation, z: int, step: int, probability: float) -> None:
     config = everything(probability)
-    at = moment(step, z, previous=PREVIOUS, current=observation)
+    at = step_context(step, z, previous=PREVIOUS, current=observation)
     first, second = make_noise(config), make_noise(config.model_copy(deep=True))
     assert first.observe(at, observation) == second.observe(at, observation)
     assert first.intercept(at, "look") == second.intercept(at, "look")
@@ -59,7 +59,7 @@ def test_same_z_same_noise(observation: Observation, z: int, step: int, probabil
 
 @given(OBSERVATION, st.integers(0, 99), st.integers(0, 50))
 def test_probability_0_is_identity(observation: Observation, z: int, step: int) -> None:
-    at = moment(step, z, current=observation)
+    at = step_context(step, z, current=observation)
     for noise in (make_noise(everything(0)), Noise.none()):
         seen, records = noise.observe(at, observation)
         assert seen is observation
@@ -70,7 +70,7 @@ def test_probability_0_is_identity(observation: Observation, z: int, step: int) 
 @given(OBSERVATION, st.integers(0, 99))
 def test_the_clean_observation_is_never_changed_and_every_change_is_recorded(observation: Observation, z: int) -> None:
     before = observation.model_copy(deep=True)
-    at = moment(z=z, current=observation)
+    at = step_context(z=z, current=observation)
     goal, frozen = at.goal, dataclasses.asdict(at)
     seen, records = make_noise(everything(0.4)).observe(at, observation)
     assert observation == before
@@ -85,7 +85,7 @@ def test_the_clean_observation_is_never_changed_and_every_change_is_recorded(obs
 def test_observed_rates_match_the_config(operator: str, probability: float) -> None:
     n = 3000
     noise = make_noise(settings(**{operator: probability}))
-    count = sum(strikes(noise, moment(step, z), operator) for z in range(n // 20) for step in range(20))
+    count = sum(strikes(noise, step_context(step, z), operator) for z in range(n // 20) for step in range(20))
     low, high = binom.ppf([0.5e-6, 1 - 0.5e-6], n, probability)
     assert low <= count <= high
 
@@ -93,7 +93,7 @@ def test_observed_rates_match_the_config(operator: str, probability: float) -> N
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_probability_1_strikes_always(operator: str) -> None:
     noise = make_noise(settings(**{operator: 1.0}))
-    assert all(strikes(noise, moment(step), operator) for step in range(50))
+    assert all(strikes(noise, step_context(step), operator) for step in range(50))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -102,7 +102,7 @@ def test_probability_1_strikes_always(operator: str) -> None:
 def test_strikes_are_nested_in_the_probability(operator: str, p: float, q: float, z: int) -> None:
     low, high = (make_noise(settings(**{operator: value})) for value in sorted((p, q)))
     for step in range(6):
-        at = moment(step, z)
+        at = step_context(step, z)
         if strikes(low, at, operator):
             assert strikes(high, at, operator)
             assert low.observe(at, CURRENT) == high.observe(at, CURRENT)  # and it does the same
@@ -114,7 +114,7 @@ def test_raising_one_probability_leaves_when_the_others_strike_alone(raised: str
     base = dict.fromkeys(OPERATORS, 0.3)
     before, after = make_noise(settings(**base)), make_noise(settings(**{**base, raised: 0.9}))
     hidden = {"error"} if raised == "timeout" else set()  # only one failure of a call can be seen
-    for at in (moment(step, z) for step, z in itertools.product(range(10), range(5))):
+    for at in (step_context(step, z) for step, z in itertools.product(range(10), range(5))):
         for operator in set(OPERATORS) - {raised} - hidden:
             assert strikes(before, at, operator) == strikes(after, at, operator)
 
@@ -122,7 +122,7 @@ def test_raising_one_probability_leaves_when_the_others_strike_alone(raised: str
 def test_operators_and_moments_have_streams_of_their_own() -> None:
     noise = make_noise(everything(0.5))
     patterns = {
-        tuple(strikes(noise, moment(step, z, task), operator) for step in range(40))
+        tuple(strikes(noise, step_context(step, z, task), operator) for step in range(40))
         for operator in set(OPERATORS) - {"error"}
         for z, task in ((1, "a"), (2, "a"), (1, "b"))
     }
@@ -133,14 +133,14 @@ def test_operators_and_moments_have_streams_of_their_own() -> None:
 
 
 def seen(operator: str, step: int = 3, **changes: object) -> tuple[Observation, Perturbation]:
-    observation, records = make_noise(settings(**{operator: 1.0})).observe(moment(step, **changes), CURRENT)
+    observation, records = make_noise(settings(**{operator: 1.0})).observe(step_context(step, **changes), CURRENT)
     assert [record.operator for record in records] == [operator]
     return observation, records[0]
 
 
 @pytest.mark.parametrize("operator", FAILURES)
 def test_a_failed_call_says_so_and_leaves_the_state(operator: str) -> None:
-    failure = make_noise(settings(**{operator: 1.0})).intercept(moment(), "go east")
+    failure = make_noise(settings(**{operator: 1.0})).intercept(step_context(), "go east")
     assert failure is not None
     observation, record = failure
     assert observation.state == CURRENT.state
@@ -151,16 +151,16 @@ def test_a_failed_call_says_so_and_leaves_the_state(operator: str) -> None:
 
 def test_timeout_wins_over_error_and_the_caller_must_give_the_current_observation() -> None:
     noise = make_noise(settings(timeout=1.0, error=1.0))
-    failure = noise.intercept(moment(), "go east")
+    failure = noise.intercept(step_context(), "go east")
     assert failure is not None
     assert failure[1].operator == "timeout"
-    with pytest.raises(ValueError, match=r"Moment\.current"):
-        noise.intercept(moment(current=None), "go east")
+    with pytest.raises(ValueError, match=r"StepContext\.current"):
+        noise.intercept(step_context(current=None), "go east")
 
 
 def test_stale_shows_the_previous_clean_observation() -> None:
     assert seen("stale")[0] == PREVIOUS
-    assert make_noise(settings(stale=1.0)).observe(moment(0, previous=None), CURRENT) == (CURRENT, [])
+    assert make_noise(settings(stale=1.0)).observe(step_context(0, previous=None), CURRENT) == (CURRENT, [])
 
 
 def test_garbled_replaces_the_configured_share() -> None:
@@ -196,7 +196,7 @@ def test_drop_sentences_removes_whole_sentences_but_never_all() -> None:
     assert len(before) - len(after) == record.detail["sentences"] > 0
     assert set(after) < set(before)
     alone = Observation(state="One sentence.")
-    assert make_noise(settings(drop_sentences=1.0)).observe(moment(), alone) == (alone, [])
+    assert make_noise(settings(drop_sentences=1.0)).observe(step_context(), alone) == (alone, [])
 
 
 @pytest.mark.parametrize("operator", TEMPLATES)
@@ -257,10 +257,10 @@ def test_shares_of_0_and_1() -> None:
     config = settings(garbled=1.0, mask=1.0, truncate=1.0, drop_sentences=1.0)
     config.tool_flakiness.garble_share = config.partial_observability.mask_share = 0.0
     config.partial_observability.drop_share, config.partial_observability.keep_share = 0.0, 1.0
-    assert make_noise(config).observe(moment(), CURRENT) == (CURRENT, [])
+    assert make_noise(config).observe(step_context(), CURRENT) == (CURRENT, [])
     config = settings(truncate=1.0)
     config.partial_observability.keep_share = 0.0
-    assert make_noise(config).observe(moment(), CURRENT)[0] == Observation(state="…", feedback="…")
+    assert make_noise(config).observe(step_context(), CURRENT)[0] == Observation(state="…", feedback="…")
 
 
 # -- seeds

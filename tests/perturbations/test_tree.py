@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2v_core.evaluation.frame import carried_out_injection
-from r2v_core.perturbations import Moment, make_noise
+from r2v_core.perturbations import StepContext, make_noise
 from r2v_core.perturbations.tree import DECOYS, is_tree
 from r2v_core.trajectory import Observation, Perturbation, Step
-from tests.perturbations.noise_cases import CURRENT, OPERATORS, everything, moment, settings
+from tests.perturbations.noise_cases import CURRENT, OPERATORS, everything, settings, step_context
 
 PAGE = """\
 [2] tablist
@@ -31,8 +31,8 @@ ON_ELEMENTS = ("mask", "drop_sentences", "shuffle", "repeat", "irrelevant_text",
 INJECTIONS = ("override", "fake_system", "fake_goal")
 
 
-def at(z: int = 1, step: int = 3) -> Moment:
-    return Moment(z, "t", step, "Select Lolita and press Submit.", ("click('22')",), None, OBSERVATION)
+def at(z: int = 1, step: int = 3) -> StepContext:
+    return StepContext(z, "t", step, "Select Lolita and press Submit.", ("click('22')",), None, OBSERVATION)
 
 
 def seen(operator: str, z: int = 1) -> tuple[list[str], Perturbation]:
@@ -134,6 +134,6 @@ def test_noise_strikes_pages_when_it_strikes_texts(operator: str) -> None:
     assert operator in OPERATORS
     noise = make_noise(settings(**{operator: 0.5}))
     for z in range(20):
-        on_text = noise.observe(moment(3, z), CURRENT)[1]
+        on_text = noise.observe(step_context(3, z), CURRENT)[1]
         on_page = noise.observe(at(z), OBSERVATION)[1]
         assert [r.operator for r in on_page] == [r.operator for r in on_text]

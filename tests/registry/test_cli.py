@@ -143,3 +143,37 @@ def test_a_named_registry_that_does_not_exist_is_refused(
     with pytest.raises(R2VError, match=r"--registry .*nowhere\.duckdb: no such file"):
         run(registry, *command, "--registry", str(missing))
     assert not missing.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["query", "--stage", "collects"], "--stage collects: no run has it. Did you mean 'collect'?"),
+        (["query", "--benchmark", "textwrld"], "--benchmark textwrld: no run has it. Did you mean 'textworld'?"),
+        (["query", "--status", "finished"], "--status finished: no run has it. Known: done, failed, partial, running"),
+        (["query", "--seed", "77"], "--seed 77: no run has it. Known: "),
+        (["sql", "SELECT * FROM run"], "Did you mean 'runs'?"),
+        (["sql", "SELECT * FROM nothing_like_it"], "Known: artifacts, cost_by_model, episodes, evaluations,"),
+        (["sql", "SELECT stagee FROM runs"], "Candidate bindings: "),
+        (["sql", "SELEKT 1"], "bad SQL: Parser Error"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused_with_what_there_is(
+    filled: DataRegistry, command: list[str], words: str
+) -> None:
+    with pytest.raises(R2VError) as caught:
+        run(filled, *command)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_status_that_no_run_has_is_no_mistake(filled: DataRegistry) -> None:
+    assert run(filled, "query", "--status", "failed") == (0, "0 runs\n")
+
+
+def test_notes_and_tags_can_not_write_to_the_terminal(
+    registry: DataRegistry, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.register_all([make_run("evil", [["x"]], tags=["\x1b[2J"], notes="\x1b]0;owned\x07")])
+    for command in (["show", "evil"], ["query"], ["sql", "SELECT * FROM runs"], ["query", "--json"]):
+        code, text = run(registry, *command)
+        assert code == 0 and "evil" in text and "\x1b" not in text and "\x07" not in text

@@ -7,11 +7,13 @@ import signal
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r2v_core.errors import R2VError
 from r2v_core.registry import DataRegistry
+from r2v_core.registry.database import read, write
 from r2v_core.registry.doctor import mark_partial
 from r2v_core.runs.manifest import MANIFEST_NAME, read_manifest
 
@@ -98,6 +100,30 @@ def test_sql_ends_at_ctrl_c(one: DataRegistry) -> None:
     with pytest.raises(KeyboardInterrupt):
         one.sql(ENDLESS, timeout_s=60)
     timer.join()
+    assert one.sql("SELECT 1 AS one").one.tolist() == [1]
+
+
+class Cancelled(BaseException):
+    """As an orchestrator's."""
+
+
+@pytest.mark.parametrize("opened", [read, write])
+def test_whatever_a_signal_raises_in_a_query_is_an_interruption(one: DataRegistry, opened: Any) -> None:
+    """An orchestrator has its own exception for it, and DuckDB would make a RuntimeError of that."""
+
+    def cancelled(*_: object) -> None:
+        raise Cancelled
+
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, cancelled)
+    try:
+        with pytest.raises((KeyboardInterrupt, Cancelled)), opened(one.path) as con:
+            timer.start()
+            while True:  # nearly always the signal comes within a query, else before the next one
+                con.execute("SELECT count(*) FROM range(10000000) WHERE range % 7 = 3")
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
     assert one.sql("SELECT 1 AS one").one.tolist() == [1]
 
 

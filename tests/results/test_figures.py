@@ -26,6 +26,7 @@ from r2v_core.results.figures import (
 )
 from r2v_core.results.tables import evaluations
 from r2v_core.trajectory import Episode
+from tests.results.conftest import METHODS
 
 Make = Callable[..., list[Episode]]
 ANALYSIS = Analysis(cvar_alpha=0.25, bootstrap=50, confidence=0.95)
@@ -46,7 +47,7 @@ def test_frontier_puts_each_method_at_its_cost_and_success(tables: Frames) -> No
     axes = frontier(long, "noisy").axes[0]
     points = {container.get_label(): container.lines[0].get_xydata()[0] for container in axes.containers}
     noisy = tables.episodes[tables.episodes["condition"] == "noisy"].groupby("method")
-    assert set(points) == set(RULES)
+    assert set(points) == set(METHODS)
     for method, (x, y) in points.items():
         rows = noisy.get_group(method)
         assert (x, y) == pytest.approx((rows["cost"].mean(), rows["success"].mean()))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from r2v_core.evaluation.frame import Frames, frames
 from r2v_core.results.bundles import Analysis
-from r2v_core.results.frontier import area, frontier, frontier_areas
+from r2v_core.results.frontier import area, cost_area, frontier, frontier_areas
 from r2v_core.trajectory import Episode
 
 Make = Callable[..., list[Episode]]
@@ -49,7 +49,7 @@ def swept(make: Make, better: float) -> Frames:
                 continue
             task, z = int(episode.task_id.rpartition("task")[2]), episode.perturbation_seed or 0
             steps = [
-                step.model_copy(update={"actor": "teacher" if i < share * 10 else "slm"})
+                step.model_copy(update={"actor": "teacher", "cost": 50.0} if i < share * 10 else {"actor": "slm"})
                 for i, step in enumerate(episode.steps[:1] * 10)
             ]
             won = (task * 7 + z) % 12 / 12 < share + bonus
@@ -72,6 +72,8 @@ def test_a_better_rule_has_the_larger_area_and_equal_ones_are_not_told_apart(mak
     table = frontier_areas(swept(make_episodes, 0.3), ANALYSIS).set_index("rule")
     assert table.loc["r2v", "area"] > table.loc["random_router", "area"]
     assert table.loc["random_router", "difference"] > 0 and table.loc["random_router", "verdict"] == "better"
+    assert table.loc["r2v", "cost_area"] > table.loc["random_router", "cost_area"]
+    assert table.loc["random_router", "cost_area_verdict"] == "better"
     assert table.loc["random_router", "n_tasks"] == 12 and table.loc["r2v", "n_points"] == 4
     same = frontier_areas(swept(make_episodes, 0.0), ANALYSIS).set_index("rule")
     assert same.loc["random_router", "difference"] == 0 and same.loc["random_router", "verdict"] == "not shown"
@@ -81,3 +83,11 @@ def test_without_a_sweep_there_is_nothing(make_episodes: Make) -> None:
     tables = frames(make_episodes(conditions=("noisy",), methods=("r2v", "slm_only", "llm_only"), tasks=2, zs=2))
     assert frontier_areas(tables, ANALYSIS).empty
     assert set(frontier(tables, ANALYSIS)["method"]) == {"slm_only", "llm_only"}
+
+
+def test_the_area_over_cost_by_hand() -> None:
+    """The small model alone, the teacher alone, half way, and one that costs more than the teacher alone."""
+    cost, success = np.array([[10.0], [110.0], [60.0], [150.0]]), np.array([[0.2], [1.0], [0.8], [0.9]])
+    assert cost_area(cost, success, (0, 1))[0] == pytest.approx(0.5 * (0.2 + 0.8) / 2 + 0.5 * (0.8 + 1.0) / 2)
+    assert cost_area(cost[:2], success[:2], (0, 1))[0] == pytest.approx(0.6)
+    assert np.isnan(cost_area(np.array([[10.0], [10.0]]), success[:2], (0, 1))[0])

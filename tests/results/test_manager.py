@@ -18,7 +18,7 @@ from r2v_core.errors import R2VError
 from r2v_core.evaluation.frame import frames
 from r2v_core.results import ResultsManager
 from r2v_core.results.bundles import Analysis, bundle_frames, make_bundles, read_bundle, write_bundle
-from r2v_core.results.comparisons import ABLATION_COLUMNS
+from r2v_core.results.comparisons import ABLATION_COLUMNS, comparisons
 from r2v_core.trajectory import Episode
 
 ANALYSIS = Analysis(cvar_alpha=0.3, bootstrap=200, confidence=0.95)
@@ -143,11 +143,19 @@ def test_comparisons_agree_with_pairs_counted_by_hand(manager: ResultsManager, e
         assert row["p_mcnemar"] == pytest.approx(raw[-1])
     corrected = multipletests(raw, method="holm")[1]
     assert table["p_holm"].tolist() == pytest.approx(corrected.tolist())
-    for row, p in zip(table.to_dict("records"), corrected, strict=True):
+    flipped = multipletests(table["p_sign_flip"], method="holm")[1]
+    assert table["p_sign_flip_holm"].tolist() == pytest.approx(flipped.tolist())
+    for row, p in zip(table.to_dict("records"), flipped, strict=True):
         low, high = json.loads(row["difference_ci"])
         shown = p < 0.05 and (low > 0 or high < 0)
         assert row["verdict"] == (("better" if row["difference"] > 0 else "worse") if shown else "not shown")
-    assert {"better", "not shown"} <= set(table["verdict"])
+
+
+def test_what_many_templates_agree_on_is_shown(make_episodes: Make) -> None:
+    played = frames(make_episodes(methods=("r2v", "slm_only", "llm_only"), conditions=("noisy",), tasks=24))
+    table = comparisons(played, Analysis(cvar_alpha=0.2, bootstrap=400, confidence=0.95)).set_index("baseline")
+    assert table.loc["slm_only", "verdict"] == "better" and table.loc["slm_only", "n_templates"] == 24
+    assert table.loc["slm_only", "p_sign_flip_holm"] < 0.05
 
 
 def test_stored_bundles_alone_give_the_same_tables(manager: ResultsManager, episodes: list[Episode]) -> None:
@@ -229,3 +237,19 @@ def test_bundles_of_different_statistics_do_not_mix(make_episodes: Make, tmp_pat
     write_bundle(changed, manager.folder)
     with pytest.raises(R2VError, match="differ in 'analysis'"):
         ResultsManager(tmp_path).generate_main_table_csv()
+
+
+def test_calls_and_cost_stand_beside_those_of_the_teacher_alone(manager: ResultsManager) -> None:
+    table = manager.main_table
+    table = table[table["seed"] == "all"].set_index(["condition", "method"])
+    for condition in ("clean", "noisy"):
+        whole = table.loc[(condition, "llm_only")]
+        assert whole["calls_vs_llm_only"] == whole["cost_vs_llm_only"] == 1.0
+        assert whole["calls_vs_llm_only_ci"] == "[1.000, 1.000]"
+        for method in ("r2v", "slm_only", "entropy_router"):
+            row = table.loc[(condition, method)]
+            assert row["calls_vs_llm_only"] == pytest.approx(row["avg_teacher_calls"] / whole["avg_teacher_calls"])
+            assert row["cost_vs_llm_only"] == pytest.approx(row["avg_cost"] / whole["avg_cost"])
+            assert row["avg_teacher_calls"] == pytest.approx(row["llm_call_rate"] * row["avg_steps"], rel=0.05)
+        low, high = json.loads(table.loc[(condition, "r2v"), "cost_vs_llm_only_ci"])
+        assert low < table.loc[(condition, "r2v"), "cost_vs_llm_only"] < high

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from r2v_assets.metadata import run_metadata
-from r2v_core.config import LoadedConfig, config_snapshot
+from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
 from r2v_core.results import ResultsManager
@@ -28,7 +28,8 @@ from r2v_core.runs.reporting import Reporter
 from r2v_core.stages.experiments import load_config
 from r2v_core.stages.plan import plan
 from r2v_core.stages.runner import execute
-from r2v_core.trajectory import Episode, episodes_digest
+from r2v_core.trajectory import Episode
+from tests.results.finished import CALIBRATION, finished
 
 Make = Callable[..., list[Episode]]
 
@@ -50,37 +51,12 @@ def config(project: Path, *overrides: str) -> LoadedConfig:
     return load_config(project / "configs" / "test.yaml", list(overrides), project=project)
 
 
-def finished(project: Path, loaded: LoadedConfig, stage: str, seed: int, episodes: list[Episode]) -> RunManifest:
-    """A finished upstream run on disk."""
-    folder = project / "outputs" / stage / f"{stage}_{seed}"
-    folder.mkdir(parents=True)
-    write_parquet(folder / "trajectories.parquet", episodes, Episode)
-    manifest = RunManifest(
-        run_id=folder.name,
-        stage=stage,
-        benchmark="textworld",
-        provider="env",
-        model="expert",
-        seed=seed,
-        partition=f"textworld:expert|{seed}",
-        status="done",
-        created_at=utc_now(),
-        output_dir=str(folder),
-        config=config_snapshot(loaded.config),
-        digest=episodes_digest(episodes),
-        artifacts={"episodes": "trajectories.parquet"},
-        counts={"temperature": 1.5},
-    )
-    write_manifest(manifest, folder)
-    return manifest
-
-
 def evaluate(project: Path, make: Make, seed: int, *overrides: str, **options: Any) -> None:
     loaded = config(project, *overrides)
     for condition in ("clean", "noisy"):
         episodes = make(conditions=(condition,), seeds=(seed,), **options)
-        finished(project, loaded, f"evaluate_{condition}", seed, episodes)
-    finished(project, loaded, "train_router", seed, [])
+        finished(project, loaded, f"evaluate_{condition}", Partition("textworld", "expert", seed), episodes)
+    finished(project, loaded, "train_router", Partition("textworld", "expert", seed), [])
 
 
 def materialise(project: Path, stage: str, seed: int, sink: list[str] | None = None, *overrides: str) -> RunManifest:
@@ -95,6 +71,7 @@ def test_tables_of_one_seed(project: Path, make_episodes: Make) -> None:
     evaluate(project, make_episodes, 1, **OPTIONS)
     manifest = materialise(project, "result_tables", 1)
     results = project / "results" / "test"
+    assert CALIBRATION in (results / "structured_results" / "llm_summary.json").read_text()
     names = {path.name for path in (results / "structured_results").iterdir()}
     assert names >= {
         "main_table.csv", "comparisons.csv", "ablations.csv", "llm_summary.json", "main_table.tex",
@@ -133,6 +110,96 @@ def test_tables_of_one_seed(project: Path, make_episodes: Make) -> None:
         table.set_index(["method", "condition"]).loc[("r2v", "noisy"), "success_rate"]
     )
     assert bundle["run_id"] == "evaluate_noisy_1"
+
+
+def wandb_records(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Summary and history of the one offline W&B run in a folder."""
+    from wandb.proto import wandb_internal_pb2
+
+    (file,) = (run_dir / "wandb").glob("offline-run-*/*.wandb")
+    summary: dict[str, Any] = {}
+    history: dict[str, Any] = {}
+    for data in leveldb_records(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        for items, found in ((record.summary.update, summary), (record.history.item, history)):
+            found.update({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
+    return summary, history
+
+
+def leveldb_records(data: bytes, block: int = 32768) -> list[bytes]:
+    """Records of a log in LevelDB's format: a head of 7 bytes, then chunks (checksum 4, length 2, type 1) in blocks."""
+    found, part, at = [], b"", 7
+    while at + 7 <= len(data):
+        if block - at % block < 7:
+            at += block - at % block
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        part += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            found.append(part)
+            part = b""
+    return found
+
+
+def test_results_go_to_wandb_where_it_is_asked_for(
+    project: Path, make_episodes: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    evaluate(project, make_episodes, 1, **OPTIONS)
+    with pytest.raises(R2VError, match="WANDB_MODE=ofline"):
+        monkeypatch.setenv("WANDB_MODE", "ofline")
+        materialise(project, "result_tables", 1)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said: list[str] = []
+    manifest = materialise(project, "result_tables", 1, said)
+    assert any("W&B run" in line and manifest.run_id in line for line in said)
+    summary, history = wandb_records(project / manifest.output_dir)
+    table = ResultsManager(project / manifest.output_dir).main_table.set_index(["condition", "method"])
+    for condition, method in table.index:
+        told = summary[f"{condition}/{method}/success_rate"]
+        assert told == pytest.approx(table.loc[(condition, method), "success_rate"])
+    assert history["tables/main_table/nrows"] == len(table) and history["tables/comparisons/nrows"] > 0
+    assert {"figures/frontier_noisy/path", "figures/reliability_clean/path"} <= set(history)
+
+
+def test_errors_are_counted_shown_and_no_success(project: Path, make_episodes: Make) -> None:
+    def broken(**options: Any) -> list[Episode]:
+        found = make_episodes(**options)
+        won = [episode for episode in found if episode.success and episode.metadata["method"] == "llm_only"]
+        for episode in won[:2]:
+            episode.metadata["error"] = "environment: RuntimeError: boom"
+            episode.success, episode.steps = False, episode.steps[:1]
+        won[0].steps = []
+        return found
+
+    evaluate(project, broken, 1, **OPTIONS)
+    manifest = materialise(project, "result_tables", 1)
+    manager = ResultsManager(project / manifest.output_dir)
+    table = manager.main_table.set_index(["condition", "method"])
+    assert table["n_errors"].to_dict() == {
+        (condition, method): 2 * (method == "llm_only") for condition, method in table.index
+    }
+    played = make_episodes(conditions=("noisy",), seeds=(1,), **OPTIONS)
+    won = [episode.success for episode in played if episode.metadata["method"] == "llm_only"]
+    assert table.loc[("noisy", "llm_only"), "success_rate"] == pytest.approx((sum(won) - 2) / len(won))
+    assert any("4 of 27 episodes ended in an error" in caveat for caveat in manager.summary["caveats"])
+    page = project / materialise(project, "report", 1).output_dir / "report.html"
+    assert "4 of 27 episodes ended in an error" in page.read_text()
+
+
+def test_verdicts_that_may_be_forged_are_counted_and_said(project: Path, make_episodes: Make) -> None:
+    def flagged(**options: Any) -> list[Episode]:
+        found = make_episodes(**options)
+        next(e for e in found if e.metadata["method"] == "r2v").metadata["verdict_flags"] = ["settings: pytest.toml"]
+        return found
+
+    evaluate(project, flagged, 1, **OPTIONS)
+    manager = ResultsManager(project / materialise(project, "result_tables", 1).output_dir)
+    counted = manager.main_table.set_index(["condition", "method"])["n_flagged"]
+    assert counted.to_dict() == {key: float(key[1] == "r2v") for key in counted.index}
+    assert any("2 of 27 episodes changed what could forge a verdict" in caveat for caveat in manager.summary["caveats"])
 
 
 def test_later_seeds_join_and_other_experiments_do_not(project: Path, make_episodes: Make) -> None:

@@ -24,14 +24,17 @@ from r2v_assets.cli import app
 from r2v_core.agent.features import FEATURES, choose_features, feature_matrix, features, semantic_entropy
 from r2v_core.config.schema import AgentConfig, Config, RouterConfig
 from r2v_core.errors import R2VError
+from r2v_core.evaluation.certificates import Guarantee, fewest_templates
 from r2v_core.evaluation.metrics import cvar_failure
-from r2v_core.models.router import Router, RouterRow
+from r2v_core.models.router import Router, RouterNet, RouterRow
 from r2v_core.partition import Partition
+from r2v_core.runs import stopping
 from r2v_core.runs.manifest import RunManifest, write_manifest
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult, StageSpec, UpstreamRun
 from r2v_core.stages.calibrate import share_threshold
 from r2v_core.stages.train_router import calibrate, check_rows, run
+from r2v_core.training.guarantee import guarantee_of, shortfall
 from r2v_core.training.lagrangian import (
     FailureModel,
     cvar,
@@ -40,8 +43,7 @@ from r2v_core.training.lagrangian import (
     make_rollouts,
     seed_failures,
 )
-from r2v_core.training.risk_bound import check_bound, corrected
-from r2v_core.training.router import CHECKPOINT_NAME, train_net
+from r2v_core.training.router import CHECKPOINT_NAME, Epoch, train_net
 from r2v_core.training.router_diagnostics import diagnose, draw_levels, preview
 from r2v_core.training.router_threshold import (
     ALWAYS,
@@ -52,7 +54,7 @@ from r2v_core.training.router_threshold import (
     evaluate_threshold,
     threshold_for_share,
 )
-from r2v_core.trajectory import Candidate
+from r2v_core.trajectory import Candidate, Observation, Step
 
 MakeRows = Callable[..., list[RouterRow]]
 IDENTITY = FailureModel(teacher_failure=0.0, intercept=0.0, slope=1.0)
@@ -136,7 +138,7 @@ def test_stage_files(trained: tuple[Path, StageResult]) -> None:
     assert not found["collapsed"] and found["entropy_rule_agreement"] < 0.95
     settings = json.loads((directory / "router.json").read_text())
     assert settings["rules"]["random_router"]["rate"] == pytest.approx(found["teacher_share"])
-    assert settings["calibration"]["met"] and settings["calibration"]["cvar"] <= 0.3
+    assert settings["calibration"]["met"] and settings["calibration"]["risk"] <= 0.3
     assert 0 < found["teacher_share"] < 1
     log = [json.loads(line) for line in (directory / "training_log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in log] == list(range(RouterConfig().epochs))
@@ -218,6 +220,30 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, router_rows: li
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_stopped_it_saves_and_goes_on_from_that_epoch(tmp_path: Path, router_rows: list) -> None:
+    def train(folder: Path, told: list[int], stop_at: int = -1) -> RouterNet:
+        def tell(line: Epoch) -> None:
+            told.append(line.epoch)
+            if line.epoch == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        folder.mkdir(exist_ok=True)
+        with stopping.listening():
+            return train_net(rollouts, model, RouterConfig(epochs=12), AgentConfig(), 7, folder, tell)[0]
+
+    rollouts, model = make_rollouts(router_rows, FEATURES), fit_failure_model(router_rows)
+    told: list[int] = []
+    with pytest.raises(stopping.Stopped, match="stopped by SIGTERM, saved at epoch 5 of 12"):
+        train(tmp_path / "stopped", told, stop_at=3)
+    assert told[-1] == 4
+    resumed, whole = train(tmp_path / "stopped", told), train(tmp_path / "whole", [])
+    assert told == list(range(12))
+    logs = [(tmp_path / name / "training_log.jsonl").read_bytes() for name in ("stopped", "whole")]
+    assert logs[0] == logs[1]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
 @pytest.mark.parametrize(("alpha", "expected"), [(0.2, 0.9), (0.4, 0.7), (0.41, 0.6), (1.0, 0.42)])
 def test_cvar_worked_example(alpha: float, expected: float) -> None:
     assert float(cvar(torch.tensor([0.1, 0.9, 0.4, 0.5, 0.2]), alpha)) == pytest.approx(expected)
@@ -265,13 +291,13 @@ def test_cheapest_threshold_is_cheapest_and_falls_back(validation_rows: list) ->
     rollouts = make_rollouts(validation_rows, FEATURES)
     scores = np.array([row.features["entropy"] for row in validation_rows])
     cut = cheapest_threshold(scores, rollouts, IDENTITY, 0.2, 0.3)
-    assert cut.met and cut.cvar <= 0.3 and cut.share == pytest.approx((scores > cut.threshold).mean())
+    assert cut.met and cut.risk <= 0.3 and cut.share == pytest.approx((scores > cut.threshold).mean())
     cheaper = np.unique(scores[scores > cut.threshold])[:1]
     risk = cvar(seed_failures(torch.tensor(scores > cheaper).double(), rollouts, IDENTITY), 0.2)
     assert float(risk) > 0.3
     none = cheapest_threshold(scores, rollouts, IDENTITY, 0.2, 0.0)
     always = evaluate_threshold(scores, ALWAYS, rollouts, IDENTITY, 0.2, 0.0)
-    assert not none.met and none.cvar == pytest.approx(always.cvar) and none.share <= always.share == 1.0
+    assert not none.met and none.risk == pytest.approx(always.risk) and none.share <= always.share == 1.0
     free = cheapest_threshold(scores, rollouts, IDENTITY, 0.2, 1.0)
     assert free.share == 0.0
 
@@ -289,68 +315,114 @@ def test_teacher_share_sets_the_call_rate(tmp_path: Path, router_rows: list, val
     assert run(ctx).counts["teacher_share"] == pytest.approx(0.2, abs=0.01)
 
 
-@given(st.floats(0, 1), st.integers(1, 500))
-def test_correction_counts_one_more_failing_task(risk: float, n: int) -> None:
-    assert risk <= corrected(risk, n) <= 1 + 1e-12
-    assert corrected(risk, n) == pytest.approx(np.mean([risk] * n + [1.0]))
+FAILURE = Guarantee("failure", 0.1, 0.1)
 
 
-def test_corrected_risk_controls_the_expected_risk_of_a_new_task() -> None:
-    """The promise of conformal risk control, on made-up tasks: nested failures, one seed, many repetitions."""
-    random = np.random.default_rng(0)
-    shares = np.array(LEVELS)
-    realised = []
-    for _ in range(4000):
-        needs = random.beta(1.2, 2.5, 16)  # a task fails where fewer steps than this are escalated
-        levels = dict(zip(shares.tolist(), [np.mean(needs[:15] > share) for share in shares], strict=True))
-        chosen, _ = descend([0.0] * 101, lambda share, levels=levels: Played(share, (1 - levels[share],), 15), 0.2, 0.2)
-        realised.append(needs[15] > chosen.wanted)
-    assert np.mean(realised) <= 0.2 + 3 * np.sqrt(0.2 * 0.8 / 4000)
-    assert np.mean(realised) > 0.1  # and it is no empty promise
+def losses(failing: float, n: int = 100) -> tuple[float, ...]:
+    """n templates, that share of which always fails, spread evenly."""
+    every = round(1 / failing) if failing else n + 1
+    return tuple(float(i % every == every - 1) for i in range(n))
 
 
-def test_descend_stops_at_the_first_threshold_that_breaks_the_bound() -> None:
-    risks = dict.fromkeys(LEVELS, 0.0) | {0.28: 0.5, 0.22: 0.0}
+def test_descend_stops_at_the_first_threshold_that_is_not_certified() -> None:
+    risks = dict.fromkeys(LEVELS, 0.0) | {0.28: 0.25, 0.22: 0.0}
     asked = []
 
     def play(share: float) -> Played:
         asked.append(share)
-        return Played(share / 2, (1 - risks[share], 1.0), 19)
+        return Played(share / 2, losses(risks[share]))
 
-    chosen, levels = descend([i / 100 for i in range(101)], play, 0.2, 0.1)
+    choice = descend([i / 100 for i in range(101)], play, FAILURE, 0.2)
     assert asked == [1.0, 0.8, 0.7, 0.6, 0.45, 0.35, 0.28]  # 0.22 would do again, by luck: not looked at
-    assert (chosen.wanted, chosen.threshold, chosen.share, chosen.met) == (0.35, 0.35, 0.175, True)
-    assert levels[-1].cvar == 0.5 and levels[-1].bound == pytest.approx((19 * 0.5 + 1) / 20) and not levels[-1].met
-    chosen, levels = descend([0.0] * 101, lambda share: Played(share, (0.0, 1.0), 19), 0.2, 0.1)
-    assert len(levels) == 1 and chosen.wanted == 1.0 and not chosen.met
+    level = choice.level
+    assert (level.wanted, level.threshold, level.share, level.certified) == (0.35, 0.35, 0.175, True)
+    assert level.p_value < 0.1 and choice.levels[-1].risk == 0.25 and not choice.levels[-1].certified
+    assert choice.n == 100 and choice.templates_needed == fewest_templates(FAILURE)
+    assert not level.cvar_certified  # a mean of 0.02 takes 154 templates
+
+
+def test_what_few_templates_can_not_certify_is_chosen_as_seen_and_called_uncertified() -> None:
+    risks = {share: 0.0 if share > 0.5 else 0.1 if share > 0.3 else 0.5 for share in LEVELS}
+    choice = descend([0.0] * 101, lambda share: Played(share, losses(risks[share], 10)), FAILURE, 0.2)
+    assert [level.wanted for level in choice.levels] == [1.0, 0.8, 0.7, 0.6, 0.45, 0.35, 0.28]
+    assert choice.level.wanted == 0.35 and choice.level.risk == pytest.approx(0.1) and not choice.level.certified
+    assert choice.templates_needed is None  # one in ten is what the bound allows: no number shows that it is below
+    lost = descend([0.0] * 101, lambda share: Played(share, losses(0.5, 10)), FAILURE, 0.2)
+    assert lost.level.wanted == 1.0 and len(lost.levels) == 1 and not lost.level.certified
+
+
+def test_excess_is_paired_with_the_teacher() -> None:
+    guarantee, teacher = Guarantee("excess", 0.1, 0.1), losses(0.25, 200)
+
+    def play(share: float) -> Played:
+        return Played(share, teacher if share > 0.2 else tuple(1.0 for _ in teacher))
+
+    choice = descend([0.0] * 101, play, guarantee, 0.2)
+    assert choice.level.wanted == 0.22 and choice.level.certified and choice.level.risk == 0.0
+    assert choice.levels[0].p_value == 0.0 and choice.levels[1].p_value > 0.0
+    assert not descend([0.0] * 101, play, FAILURE, 0.2).level.certified  # the teacher itself fails too often
+
+
+def test_that_the_teacher_equals_itself_certifies_nothing() -> None:
+    """Few templates, nothing fails: always asking is no result; the cheapest threshold as seen is used, uncertified."""
+    choice = descend([0.0] * 101, lambda share: Played(share, (0.0,) * 6), Guarantee("excess", 0.25, 0.1), 0.2)
+    assert not any(level.certified for level in choice.levels) and choice.level.wanted == 0.0
+    assert choice.templates_needed == 11
 
 
 def test_played_thresholds_decide_for_every_rule(
-    trained: tuple[Path, StageResult], validation_rows: list, tmp_path: Path
+    trained: tuple[Path, StageResult], router_rows: list, validation_rows: list, tmp_path: Path
 ) -> None:
     router = Router.load(trained[0])
     least = {"r2v": 0.1, "entropy_router": 0.28, "verifier_router": 0.45}
 
     def play(rule: str, share: float) -> Played:
-        return Played(share / 3, (1.0, 1.0 if share >= least[rule] else 0.5), 20)
+        return Played(share / 3, losses(0.0 if share >= least[rule] else 0.5, 40))
 
-    cut = calibrate(router, validation_rows, FailureModel(0.0, 0.0, 1.0), RouterConfig(cvar_epsilon=0.1), play)
+    config = RouterConfig(cvar_epsilon=0.1, baselines=["entropy_router", "verifier_router", "random_router"])
+    model = FailureModel(0.0, 0.0, 1.0)
+    cut = calibrate(router, router_rows, validation_rows, model, config, guarantee_of(config, "env"), play)
     assert (cut.threshold, cut.share, cut.met) == (router.threshold_at("r2v", 0.1), pytest.approx(0.1 / 3), True)
     assert router.rules["random_router"] == {"rate": cut.share}  # what was played, not what was logged
     for rule in ("entropy_router", "verifier_router"):
         assert router.rules[rule]["threshold"] == router.threshold_at(rule, least[rule])
     assert router.calibration["measured"] == "played" and len(router.calibration["levels"]["r2v"]) == 12
+    held = router.calibration["certificates"]["r2v"]
+    assert held["certified"] and (held["risk"], held["epsilon"], held["delta"]) == ("failure", 0.1, 0.1)
+    assert (held["unit"], held["n"], held["templates_needed"]) == ("template", 40, 29)
     draw_levels(router.calibration, tmp_path / "calibration.png")
     page = preview(diagnose(router, validation_rows, 1), router)
-    assert "| entropy_router |" in page and "as played" in page and "| verifier_spread |" in page
+    assert "| entropy_router |" in page and "| verifier_spread |" in page
+    assert "certified: the expected failure over new tasks and worlds is at most 0.1, with probability 0.9" in page
     assert (tmp_path / "calibration.png").stat().st_size > 5000
 
 
-def test_a_bound_that_no_result_could_show_is_refused() -> None:
-    with pytest.raises(R2VError, match=r"cvar_epsilon: 0\.1 can't be shown with 8 validation tasks.*to 9 or more"):
-        check_bound(RouterConfig(cvar_epsilon=0.1), 8)
-    check_bound(RouterConfig(cvar_epsilon=0.1), 9)
-    check_bound(RouterConfig(cvar_epsilon=0.1, calibrate="logged"), 8)
+def test_thresholds_that_are_tried_do_not_come_from_validation(
+    trained: tuple[Path, StageResult], router_rows: list, validation_rows: list
+) -> None:
+    """Another validation split: the same thresholds at every share."""
+    decisions = []
+    for rows in (validation_rows, validation_rows[::2]):
+        router = Router.load(trained[0])
+        config = RouterConfig(cvar_epsilon=0.1)
+        play = lambda rule, share: Played(share, losses(0.0, 40))  # noqa: E731
+        model = FailureModel(0.0, 0.0, 1.0)
+        calibrate(router, router_rows, rows, model, config, guarantee_of(config, "env"), play)
+        x = feature_matrix([row.features for row in validation_rows], router.features)
+        p = router.probability(x)
+        decisions.append([(p > threshold).tolist() for threshold in router.shares["r2v"]])
+        assert [sum(d) for d in decisions[-1]] == sorted(sum(d) for d in decisions[-1])
+    assert decisions[0] == decisions[1]
+
+
+def test_a_bound_that_no_result_could_certify_is_said() -> None:
+    config = RouterConfig(cvar_epsilon=0.1)
+    told = shortfall(config, "env", 28)
+    assert told is not None and "28 validation templates can't certify" in told
+    assert "raise benchmark.splits.validation to 29 or more" in told
+    assert shortfall(config, "env", 29) is None and "excess of the teacher's" in str(shortfall(config, "api", 5))
+    assert shortfall(RouterConfig(cvar_epsilon=0.1, calibrate="logged"), "env", 8) is None
+    assert "raise training.router.cvar_epsilon" in str(shortfall(RouterConfig(cvar_epsilon=0.0), "env", 500))
 
 
 def test_calibrate_command_finds_the_newest_router(
@@ -411,16 +483,29 @@ def test_features_worked_example() -> None:
     def one(text: str, p: float, step: float) -> Candidate:
         return Candidate(text=text, logprob=np.log(p), n_tokens=3, entropy=p, score_step=step, score_outcome=step)
 
-    found = features([one("Go east", 0.6, 0.2), one("go east.", 0.2, 0.4), one("look", 0.2, 0.9)], 3, 12, 100, 9)
+    here, there = Observation(state="a room"), Observation(state="a hall")
+    went = [
+        Step(index=i, observation=seen, action=action, actor="slm", executed=carried_out)
+        for i, (seen, action, carried_out) in enumerate(
+            [(here, "go east", True), (there, "look", True), (here, "Go East.", False), (here, "go east", True)]
+        )
+    ]
+    proposed = [one("Go east", 0.6, 0.2), one("go east.", 0.2, 0.4), one("look", 0.2, 0.9)]
+    found = features(proposed, 1, went, here, 12, 100, 9)
     assert tuple(found) == FEATURES
     assert found["consistency"] == pytest.approx(2 / 3)
     assert found["semantic_entropy"] == pytest.approx(-(0.8 * np.log(0.8) + 0.2 * np.log(0.2)))
     assert found["verifier_spread"] == pytest.approx(0.7) and found["verifier_mean"] == pytest.approx(0.5)
-    assert found["logprob_best"] == pytest.approx(np.log(0.6)) and found["horizon_fraction"] == 0.25
+    assert found["logprob_best"] == pytest.approx(np.log(0.6)) and found["horizon_fraction"] == 1 / 3
+    assert found["logprob_chosen"] == pytest.approx(np.log(0.2)) and found["verifier_chosen"] == pytest.approx(0.4)
+    assert (found["step"], found["state_seen"], found["action_repeated"], found["unchanged"]) == (4, 3, 2, 2)
+    assert features(proposed, 2, went[:2], there, 12, 100, 9)["unchanged"] == 1
     plain = [Candidate(text="a", logprob=-1e4, n_tokens=1, entropy=0.0)] * 4
-    assert features(plain, 0, 5, 1, 1)["verifier_mean"] == 0.5 and semantic_entropy(plain) == 0.0
+    bare = features(plain, 0, [], here, 5, 1, 1)
+    assert bare["verifier_mean"] == bare["verifier_chosen"] == 0.5 and bare["state_seen"] == 0
+    assert semantic_entropy(plain) == 0.0
     with pytest.raises(ValueError, match="either all"):
-        features([*plain, one("b", 0.5, 0.5)], 0, 5, 1, 1)
+        features([*plain, one("b", 0.5, 0.5)], 0, [], here, 5, 1, 1)
 
 
 def test_feature_choice_and_bad_values() -> None:

@@ -11,8 +11,11 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from r2v_assets.cli import app
 from r2v_core.registry import DataRegistry
 from r2v_core.registry.doctor import mark_partial
 from r2v_core.runs.jsonl import JsonlStore
@@ -183,6 +186,19 @@ def test_tables_and_report_are_made_from_old_evaluations(project: Path, stage: S
     assert "r2v" in page.read_text()
 
 
+def test_old_tables_are_set_side_by_side(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R2V_PROJECT", str(project))
+    found = CliRunner().invoke(app, ["compare", "textworld:expert", "--json"], catch_exceptions=False)
+    table = pd.read_csv(run_dir(project, "result_tables") / "structured_results/main_table.csv")
+    assert found.exit_code == 0
+    rows = json.loads(found.stdout)["rows"]
+    assert len(rows) == len(table) == 16
+    for row, expected in zip(rows, table.to_dict("records"), strict=True):
+        assert (row["condition"], row["method"]) == (expected["condition"], expected["method"])
+        for name in ("success_rate", "avg_cost", "llm_call_rate"):
+            assert row[f"textworld:expert {name}"] == pytest.approx(expected[name])
+
+
 def test_the_router_is_trained_from_old_features(project: Path, stage: Stage) -> None:
     inputs = {"features": "router_features", "tasks": "task_suite", "policy": "train_dpo", "verifier": "train_verifier"}
     given = [f"{role}={run_dir(project, name)}" for role, name in inputs.items()]
@@ -200,7 +216,7 @@ def test_training_takes_old_runs(project: Path, stage: Stage, name: str, inputs:
     stage(name, "--notes", "again", "--overrides", f"training.{name.removeprefix('train_')}.learning_rate=1e-4",
           "--input", *(f"{role}={run_dir(project, upstream)}" for role, upstream in inputs.items()))  # fmt: skip
     made = newest(project, name)
-    assert made.run_id != before.run_id and (made.status, made.schema_version) == ("done", 2)
+    assert made.run_id != before.run_id and (made.status, made.schema_version) == ("done", 3)
     assert {item.role: item.run_id for item in made.inputs} == {
         role: run_dir(project, upstream).name for role, upstream in inputs.items() if upstream != name
     }

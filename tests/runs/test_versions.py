@@ -120,10 +120,10 @@ def test_a_newer_parquet_file_is_refused(tmp_path: Path) -> None:
 def test_a_manifest_of_the_first_version_has_no_variant(tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).write_text(json.dumps(MANIFEST | {"schema_version": 1}))
     manifest = read_manifest(tmp_path)
-    assert manifest == RunManifest(**MANIFEST) and manifest.variant == ""
+    assert manifest == RunManifest(**MANIFEST) and manifest.variant == "" and manifest.artifact_digests == {}
 
 
-@pytest.mark.parametrize("version", [3, 99])
+@pytest.mark.parametrize("version", [migrations.current_version("RunManifest") + 1, 99])
 def test_a_newer_manifest_hinders_no_other_run(tmp_path: Path, version: int) -> None:
     for name, found in (("new", version), ("old", 1)):
         (tmp_path / "data/runs" / name).mkdir(parents=True)
@@ -184,9 +184,9 @@ def test_an_older_unfinished_run_is_named_and_not_taken_up(tmp_path: Path, caplo
     with caplog.at_level(logging.WARNING):
         assert find_resumable(*arguments) is None
     assert caplog.messages == [
-        f"{directory / MANIFEST_NAME}: an unfinished run of version 1, this program writes version 2 and does not go "
+        f"{directory / MANIFEST_NAME}: an unfinished run of version 1, this program writes version 3 and does not go "
         "on with it; its episodes can still be merged (r2v registry merge); a new run begins"
     ]
-    (directory / MANIFEST_NAME).write_text(json.dumps(values | {"schema_version": 2}))
+    (directory / MANIFEST_NAME).write_text(json.dumps(values | {"schema_version": 3}))
     found = find_resumable(*arguments)
     assert found is not None and found.directory == directory

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from r2v_core.errors import R2VError
-from r2v_core.sandbox import Limits, find_backend, run
+from r2v_core.sandbox import Limits, cgroups, find_backend, run
 from r2v_core.sandbox.isolation import interpreter
 
 
@@ -27,7 +27,7 @@ def test_exit_status_and_traceback_come_back() -> None:
     assert ended.exit_code == 1 and ended.stderr.endswith("ValueError: no\n")
 
 
-@pytest.mark.parametrize(("maker", "code"), [("bwrap", 1), ("setpriv", 1), ("FATAL", 255)])
+@pytest.mark.parametrize(("maker", "code"), [("bwrap", 1), ("setpriv", 1), ("FATAL", 255), ("sh", 125)])
 def test_a_program_that_speaks_like_the_box_stops_nothing(maker: str, code: int) -> None:
     source = f"import sys; sys.stderr.write('{maker}: no box\\n'); sys.exit({code})"
     ended = run([interpreter(), "-c", source])
@@ -67,3 +67,10 @@ def test_an_unknown_sandbox_names_the_known_ones() -> None:
 def test_limits_hold_without_isolation_too(source: str, stopped: str) -> None:
     limits = Limits(wall_s=1.0, output_kb=8)
     assert run([interpreter(), "-c", source], limits=limits, backend="none").stopped == stopped
+
+
+def test_a_group_that_can_not_be_entered_is_no_program_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter = ["/bin/sh", "-c", cgroups._ENTER, "sh", "1", "/no"]
+    monkeypatch.setattr(cgroups.Group, "entering", lambda self, command: [*enter, *command])
+    with pytest.raises(R2VError, match=r"the sandbox 'bubblewrap' does not work here: .*no/cgroup"):
+        run([interpreter(), "-c", "1"])

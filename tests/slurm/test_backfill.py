@@ -1,4 +1,4 @@
-"""Many partitions side by side through Dagster's daemon, as the UI starts them; cancelling a run as the UI does."""
+"""Many partitions side by side through Dagster's daemon, asked for in a shell; cancelling a run as the UI does."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-from dagster._core.utils import make_new_backfill_id
 
 from tests.slurm.conftest import Materialization, SlurmProject, clear, make_slurm_project, use, wait_for
 
 SEEDS = 24
 LIMIT = 6
 KEYS = [f"textworld:expert|{seed}" for seed in range(1, SEEDS + 1)]
-ENDED = (BulkActionStatus.COMPLETED_SUCCESS, BulkActionStatus.COMPLETED_FAILED, BulkActionStatus.FAILED)
 TINY = {
     "defaults": ["small"],
     "benchmark": {"splits": {"train": 1, "router": 1, "validation": 1, "test": 1}},
@@ -33,8 +30,7 @@ def project(
     """A project of 24 seeds with Dagster's daemon at work."""
     project = make_slurm_project(tmp_path_factory.mktemp("backfill"), game_cache, cluster, ssh=False)
     (project.root / "configs/tiny.yaml").write_text(yaml.safe_dump(TINY))
-    listed = {"seeds": list(range(1, SEEDS + 1)), "experiments": {"textworld:expert": {"config": "tiny.yaml"}}}
-    (project.root / "configs/experiments.yaml").write_text(yaml.safe_dump(listed))
+    set_config(project, "tiny.yaml")
     daemon = project.start("dagster._daemon", "run", "-m", "r2v_assets.definitions")
     with pytest.MonkeyPatch.context() as patch:
         use(project, patch)
@@ -47,44 +43,28 @@ def project(
     clear(cluster)
 
 
-def backfill(project: SlurmProject, instance: dg.DagsterInstance, asset: str, keys: list[str], config: str) -> str:
-    """What the UI's "Materialize selected partitions" does."""
-    definitions = subprocess_definitions()
-    job = PartitionBackfill.from_asset_partitions(
-        backfill_id=make_new_backfill_id(),
-        asset_graph=definitions.resolve_asset_graph(),
-        partition_names=keys,
-        asset_selection=[dg.AssetKey(asset)],
-        backfill_timestamp=time.time(),
-        tags={},
-        dynamic_partitions_store=instance,
-        all_partitions=False,
-        title=None,
-        description=None,
-        run_config={"ops": {asset: {"config": {"config": config}}}},
-    )
-    instance.add_backfill(job)
-    return job.backfill_id
+def set_config(project: SlurmProject, config: str) -> None:
+    """The experiment's own configuration, from here on."""
+    listed = {"seeds": list(range(1, SEEDS + 1)), "experiments": {"textworld:expert": {"config": config}}}
+    (project.root / "configs/experiments.yaml").write_text(yaml.safe_dump(listed))
 
 
-def subprocess_definitions() -> dg.Definitions:
-    """Definitions over the project's own 24 seeds (this process may have loaded others)."""
-    from r2v_assets.partitions import ExperimentPartitions
-    from r2v_assets.project import experiments, seeds
-    from r2v_core.stages.table import BY_ASSET
-
-    partitions = ExperimentPartitions(experiments(), seeds())
-    return dg.Definitions(assets=[dg.AssetSpec(name, partitions_def=partitions) for name in BY_ASSET])
+def backfill(project: SlurmProject, instance: dg.DagsterInstance, asset: str, keys: list[str]) -> str:
+    """Ask for partitions of an asset as documented; the request's id."""
+    command = ("dagster", "job", "backfill", "-m", "r2v_assets.definitions", "-j", f"{asset}_job", "--noprompt")
+    asked = project.run(*command, "--partitions", ",".join(keys))
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    return instance.get_backfills(limit=1)[0].backfill_id
 
 
 def test_24_partitions_side_by_side_under_the_limit_and_a_failed_one_again(project: SlurmProject) -> None:
     cluster = project.cluster
     with project.instance() as instance:
-        backfill_id = backfill(project, instance, "task_suite", KEYS, "configs/tiny.yaml")
+        backfill_id = backfill(project, instance, "task_suite", KEYS)
         most, cancelled, end = 0, "", time.monotonic() + 900
         while time.monotonic() < end:
-            status = instance.get_backfill(backfill_id)
-            if status is not None and status.status in ENDED:
+            runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+            if len(runs) == SEEDS and all(run.is_finished for run in runs):
                 break
             jobs = [line.split() for line in cluster.run("squeue", "-h", "-o", "%i %j").splitlines()]
             most = max(most, len(jobs))
@@ -106,8 +86,9 @@ def test_24_partitions_side_by_side_under_the_limit_and_a_failed_one_again(proje
 
 
 def test_run_cancelled_in_the_ui_cancels_its_job(project: SlurmProject) -> None:
+    set_config(project, "small.yaml")  # enough episodes to be cancelled in the middle
     with project.instance() as instance:
-        backfill(project, instance, "trajectory_run", KEYS[:1], "configs/small.yaml")
+        backfill(project, instance, "trajectory_run", KEYS[:1])
         wait_for(lambda: len(project.episodes()) >= 1, 180, "an episode")
         (record,) = project.records("collect")
         job_id = record["attempts"][0]["job_id"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
 
+from r2v_assets.slurm.gpus import gpus_seen
+from r2v_core.errors import R2VError
+from tests.assets.conftest import PARTITION
 from tests.slurm.conftest import Materialization, SlurmProject, told
 
 
@@ -20,13 +24,14 @@ def test_doctor_finds_everything_in_order(ssh_project: SlurmProject) -> None:
     names = ["login node", "SLURM commands", "accounting", "what assets ask for", "shared folder", "environment"]
     names += ["disk space", "clock", "a job in partition cpu", "a job in partition gpu"]
     assert [line.split(":")[0] for line in done.stdout.splitlines()[:-1]] == [f"✓ {name}" for name in names]
+    assert "has no GPU device, so torch.cuda was not tried" in done.stdout.splitlines()[-2]
     assert not list(ssh_project.root.glob(".r2v-doctor*"))
 
 
 @pytest.mark.parametrize(
     ("change", "messages"),
     [
-        ({"cpu": {"partition": "nosuch"}}, ("partition 'nosuch'", "the cluster has all, cpu, gpu")),
+        ({"cpu": {"partition": "nosuch"}}, ("partition 'nosuch'", "the cluster has all, cpu, gpu, urgent")),
         ({"gpu": {"gpu_type": "h9"}}, ("verifier: ", "GPUs of type h9", "gpu:a100")),
         ({"defaults": {"account": "nosuch"}}, ("account 'nosuch'", "sacctmgr")),
         ({"login": {"host": "127.0.0.1", "port": 9}}, ("✗ login node: can't reach", "what follows needs")),
@@ -63,6 +68,43 @@ def test_status_shows_job_asset_partition_and_log(project: SlurmProject) -> None
     assert done.returncode == 0, told(done)
     assert {job_id, "trajectory_run", "running", "cpu1"} <= set(words) and "textworld:expert|1" in done.stdout
     run.done()
+
+
+def test_cancel_takes_the_jobs_that_are_named(project: SlurmProject) -> None:
+    project.edit_profile(defaults={"extra": ["--hold"]})
+    run = Materialization(project)
+    run.says("is pending (JobHeldUser)")
+    for others in (("--partition", "textworld:expert|2"), ("--all", "--asset", "bc_policy")):
+        assert r2v(project, "cancel", *others).stdout == "no such job waits or runs\n"
+    done = r2v(project, "cancel", "--partition", PARTITION)
+    job_id = project.records("collect")[0]["attempts"][0]["job_id"]
+    assert done.stdout == f"cancelling job {job_id}: trajectory_run of {PARTITION}, pending\n", told(done)
+    assert f"SLURM job {job_id} was cancelled from outside" in run.error()
+    without = r2v(project, "cancel")
+    assert without.returncode == 2 and "which jobs? give --partition" in without.stderr
+
+
+@pytest.mark.parametrize("kind", ["project", "ssh_project"])
+def test_a_command_runs_as_an_assets_job_would(kind: str, request: pytest.FixtureRequest) -> None:
+    project: SlurmProject = request.getfixturevalue(kind)
+    words = ("sh", "-c", 'echo "$SLURM_JOB_NAME on $SLURM_JOB_PARTITION in $PWD: $(command -v python3)"; exit 3')
+    done = r2v(project, "shell", "verifier", "--", *words)
+    assert done.returncode == 3, told(done)
+    assert done.stdout == f"r2v.shell.verifier on gpu in {project.root}: {sys.prefix}/bin/python3\n"
+    local = r2v(project, "shell", "report")
+    assert local.returncode == 2 and "runs beside Dagster (where: local)" in local.stderr
+
+
+def test_what_torch_sees_of_the_gpus() -> None:
+    assert gpus_seen("-", "n1", 0) == ""
+    assert gpus_seen("0 0 cpu", "n1", 1) == "; n1 has no GPU device, so torch.cuda was not tried"
+    assert gpus_seen("8 2 12.6", "n1", 2) == ", torch sees 2 GPUs (CUDA 12.6)"
+    for line, why in (
+        ("8 0 cpu", "is a build for CPUs"),
+        ("8 1 12.6", "is built for CUDA 12.6: does the node's driver"),
+    ):
+        with pytest.raises(R2VError, match=r"of the 2 GPUs that SLURM gave the job on n1; .*" + why):
+            gpus_seen(line, "n1", 2)
 
 
 def test_a_wrong_profile_is_one_message(project: SlurmProject) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -11,8 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from r2v_assets.slurm import watch
+from r2v_assets.slurm import monitor
+from r2v_assets.slurm.jobs import job_id_in
 from tests.slurm.conftest import Materialization, SlurmProject, wait_for
 
 LIMIT = {"time": "3"}
@@ -113,10 +117,55 @@ def test_lost_node_is_survived_on_another(project: SlurmProject) -> None:
     assert_whole(project, before)
 
 
+def test_a_preempted_job_goes_on_when_there_is_room(project: SlurmProject) -> None:
+    run = Materialization(project, **SOME)
+    project.pause_stage(run)
+    before = project.episodes()
+    whole_node = ("--partition=urgent", "--exclusive", "--mem=0", "--account=r2v", "--output=/dev/null", "--time=5")
+    urgent = project.cluster.run("sbatch", "--parsable", *whole_node, "--wrap", "sleep 2")
+    run.done()
+    (attempt,) = project.records("collect")[0]["attempts"]
+    assert (attempt["restarts"], attempt["state"]) == (1, "COMPLETED")
+    assert project.cluster.run("sacct", "-n", "-X", "-j", urgent, "-o", "state%20") == "COMPLETED"
+    assert_whole(project, before)
+
+
+def test_what_a_login_node_prints_is_no_job_id(ssh_project: SlurmProject, tmp_path: Path) -> None:
+    """A greeting at login, a wrapper around sbatch that has something to say: none of it is run, nothing is refused."""
+    root, trap = ssh_project.cluster.root, tmp_path / "trap"
+    greeting = f"Welcome to node 7; touch {trap}; $(touch {trap})"
+    real = shutil.which("sbatch", path=ssh_project.cluster.environment["PATH"])
+    wrapper = root / "wrapped" / "sbatch"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f"#!/bin/sh\necho '{greeting}'\n{real} \"$@\" || exit\necho 'quota: 12 of 50 GB'\n")
+    wrapper.chmod(0o755)
+    profile = root / ".bash_profile"
+    profile.write_text(f"echo '{greeting}'\nexport PATH={wrapper.parent}:$PATH\n")
+    try:
+        run = Materialization(ssh_project, "task_suite", overrides=["benchmark.splits.train=2"])
+        assert run.done().status == "done", run.log()
+    finally:
+        profile.unlink()
+        shutil.rmtree(wrapper.parent)
+    (attempt,) = ssh_project.records("task_suite")[-1]["attempts"]
+    assert attempt["job_id"].isdigit() and not trap.exists()
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))),
+    st.integers(1, 10**9),
+)
+def test_the_job_id_is_the_last_line_that_is_one(lines: list[str], number: int) -> None:
+    others = [line for line in lines if not line.split(";")[0].strip().isdigit()]
+    assert job_id_in("\n".join(others)) is None
+    for said in (f"{number}", f"{number};cluster1", f"{number} \r"):
+        assert job_id_in("\n".join([*others, said, *others, ""])) == str(number)
+
+
 def test_hours_in_the_queue_are_no_timeout(project: SlurmProject, monkeypatch: pytest.MonkeyPatch) -> None:
     real, began = time.monotonic, time.monotonic()
     clock = SimpleNamespace(monotonic=lambda: began + (real() - began) * 3600, sleep=time.sleep)  # an hour a second
-    monkeypatch.setattr(watch, "time", clock)
+    monkeypatch.setattr(monitor, "time", clock)
     project.edit_profile(defaults={"extra": ["--hold"]})
     run = Materialization(project)
     run.says("is pending (JobHeldUser)")

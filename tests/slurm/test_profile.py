@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from r2v_assets.slurm.profile import load_profile, seconds
+from r2v_assets.slurm.profile import load_profile
+from r2v_assets.slurm.resources import UNLIMITED, seconds
 from r2v_assets.slurm.script import Job, job_script
 from r2v_core.errors import R2VError
 from r2v_core.runs.stage import Stage
@@ -50,13 +51,30 @@ def test_the_example_is_valid_and_shows_every_key(monkeypatch: pytest.MonkeyPatc
         ("shared: /x\nenvironment: {set: {WANDB_API_KEY: abc}}", "'WANDB_API_KEY' looks like a secret"),
         ("shared: /x\nenvironment: {venv: /a, conda: /b}", "give venv or conda, not both"),
         ("shared: /x\nlogin: {host: h, key: /nosuch/key}", "login.key: no file '/nosuch/key'"),
+        ('shared: /x\ndefaults: {partition: "a\\n#SBATCH --x"}', "a line break or control character can't stand there"),
+        ('shared: /x\ndefaults: {extra: ["--x=a\\nb"]}', "a line break or control character can't stand there"),
+        ('shared: "/x\\ny"', "a line break or control character can't stand there"),
         ("shared: ${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),
+        ("shared: /x\ndefaults: {memory: 64X}", "'64X' is not an amount of memory; write a whole number and a unit"),
+        ("shared: /x\ndefaults: {memory: 1.5T}", "defaults.memory: "),
+        ("shared: /x\ndefaults: {memory: 4G, memory_per_cpu: 1G}", "give memory or memory_per_cpu, not both"),
+        (
+            "shared: /x\ngpu: {gres: ['gpu:2']}",
+            "gpu.gres: ['gpu:2'] is not possible: GPUs are asked for by gpus and gpu_type",
+        ),
     ],
 )
 def test_a_wrong_profile_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(R2VError) as caught:
         load_profile("mine", write(tmp_path, text))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["set: {WANDB_API_KEY: sk-hunter-2}", "pass: [sk-hunter-2]", "pass: sk-hunter-2"])
+def test_a_refused_secret_is_not_printed(tmp_path: Path, line: str) -> None:
+    with pytest.raises(R2VError) as caught:
+        load_profile("mine", write(tmp_path, f"shared: /x\nenvironment: {{{line}}}"))
+    assert "environment." in str(caught.value) and "hunter" not in str(caught.value)
 
 
 def test_an_unknown_profile_is_refused_with_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +102,47 @@ assets:
     assert (noisy.partition, noisy.cpus, noisy.memory, noisy.gpus) == ("fast", 7, "5G", 1)
     assert (suite.partition, suite.cpus, suite.account, suite.time) == ("slow", 3, "all", "60")
     assert profile.resources("report").where == "local"
+
+
+@pytest.mark.parametrize(
+    ("written", "options"),
+    [
+        ("memory: 64GB", ["--mem=64G"]),
+        ("memory: 500 mb", ["--mem=500M"]),
+        ("memory: 2TiB", ["--mem=2T"]),
+        ("memory: 16000", ["--mem=16000"]),
+        ("memory: 0", ["--mem=0"]),
+        ("memory: null", []),
+        ("memory_per_cpu: 4gb", ["--mem-per-cpu=4G"]),
+        ("memory: null, memory_per_cpu: 4G", ["--mem-per-cpu=4G"]),
+    ],
+)
+def test_memory_as_people_write_it(tmp_path: Path, written: str, options: list[str]) -> None:
+    profile = load_profile("mine", write(tmp_path, f"shared: /x\ndefaults: {{{written}}}"))
+    assert [o for o in profile.resources("verifier").sbatch_options() if "mem" in o] == options
+    text = f"shared: /x\ndefaults: {{{written}}}\nassets: {{verifier: {{memory: 9G}}, router: {{memory_per_cpu: 1G}}}}"
+    profile = load_profile("mine", write(tmp_path, text))
+    for asset, own in (("verifier", "--mem=9G"), ("router", "--mem-per-cpu=1G")):
+        assert [o for o in profile.resources(asset).sbatch_options() if "mem" in o] == [own]
+
+
+@pytest.mark.parametrize(
+    ("written", "option"),
+    [
+        ("time: 24:00:00", "--time=24:00:00"),
+        ("time: 48:30", "--time=48:30"),
+        ("time: 90", "--time=90"),
+        ("time: UNLIMITED", "--time=UNLIMITED"),
+        ("account: 4711", "--account=4711"),
+        ("account: 0123", "--account=0123"),
+        ("qos: 7", "--qos=7"),
+        ("gpus: 2, gres: ['nvme:1', 'lustre']", "--gres=gpu:2,nvme:1,lustre"),
+        ("gpus: 0, gres: ['nvme:1']", "--gres=nvme:1"),
+    ],
+)
+def test_values_as_people_write_them(tmp_path: Path, written: str, option: str) -> None:
+    profile = load_profile("mine", write(tmp_path, f"shared: /x\ndefaults: {{{written}}}"))
+    assert option in profile.resources("verifier").sbatch_options()
 
 
 def test_what_assets_ask_for_unless_a_profile_says_otherwise(tmp_path: Path) -> None:
@@ -115,7 +174,15 @@ def test_a_stage_can_not_leave_out_what_its_job_asks_for() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
-    [("30", 1800), ("90:30", 5430), ("1:00:00", 3600), ("2-12", 216000), ("1-0:30", 88200), ("1-01:01:01", 90061)],
+    [
+        ("30", 1800),
+        ("90:30", 5430),
+        ("1:00:00", 3600),
+        ("2-12", 216000),
+        ("1-0:30", 88200),
+        ("1-01:01:01", 90061),
+        ("unlimited", UNLIMITED),
+    ],
 )
 def test_time_limits_are_read_as_slurm_reads_them(limit: str, expected: int) -> None:
     assert seconds(limit) == expected

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from r2v_core.runs.artifacts import digests
+from r2v_core.runs.manifest import read_manifest, write_manifest
+
 ROOT = Path(__file__).parents[2]
 
 SMALL = """
@@ -41,6 +44,13 @@ def project(tmp_path: Path, games: Path) -> Path:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "configs" / "small.yaml").write_text(SMALL.replace("{cache}", str(games)))
     return tmp_path
+
+
+def sealed(run_dir: Path) -> None:
+    """Let a run say of its files what a test has made of them."""
+    manifest = read_manifest(run_dir)
+    update = {"artifact_digests": digests(run_dir, manifest.artifacts)}
+    write_manifest(manifest.model_copy(update=update), run_dir)
 
 
 def environment(project: Path) -> dict[str, str]:

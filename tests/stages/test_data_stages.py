@@ -26,7 +26,9 @@ def run_dir(project: Path, prefix: str) -> Path:
 
 def test_suite_collect_perturb(project: Path, stage: Stage):
     made = stage("task_suite")
-    assert "cvar_epsilon: 0.3 can't be shown with 2 validation tasks" in made.stderr  # said hours before the router
+    assert (
+        "2 validation templates can't certify that the expected failure" in made.stderr
+    )  # said hours before the router
     tasks = list(JsonlStore(run_dir(project, "task_suite") / "tasks.jsonl", Task))
     assert Counter(task.split for task in tasks) == {"train": 4, "router": 2, "validation": 2, "test": 2}
 

@@ -27,6 +27,7 @@ from r2v_core.stages.plan import plan
 from r2v_core.stages.table import STAGES
 from r2v_core.training.preferences import CandidateRow
 from r2v_core.trajectory import Episode
+from tests.stages.conftest import sealed
 
 PARTITION = Partition.parse("textworld:expert|1")
 Run = Callable[..., UpstreamRun]
@@ -124,6 +125,7 @@ def test_held_out_templates_are_not_taken_over(run: Run, refused: Callable[..., 
     held_out = next(task.template_id for task in tasks if task.split == "train")
     moved = [task.model_copy(update={"split": "test"}) if task.template_id == held_out else task for task in tasks]
     suite.artifact("tasks").write_text("".join(task.model_dump_json() + "\n" for task in moved))
+    sealed(suite.directory)
     said = refused("collect", "--extend", first.manifest.run_id)
     assert f"holds episodes of 1 templates that the task suite {suite.manifest.run_id} holds out" in said
     assert held_out in said
@@ -184,7 +186,9 @@ def test_trainings_go_on_from_their_adapters(
         assert base_of(third.manifest) == [(second.manifest.run_id, second.manifest.digest)]
         assert not same(second, third)
         assert len({each.manifest.fingerprint for each in (first, second, third)}) == 3
-    spread_scores(run("candidates").artifact("candidates"))
+    candidates = run("candidates")
+    spread_scores(candidates.artifact("candidates"))
+    sealed(candidates.directory)
     first = run("train_dpo")
     extend = ("--extend", str(first.directory))
     second = run("train_dpo", "--overrides", "training.dpo.learning_rate=1e-12", *extend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from r2v_core.runs.parquet import read_parquet
 from r2v_core.stages.cli import main
 from r2v_core.stages.table import STAGES
 from r2v_core.trajectory import Episode
-from tests.stages.saying import model_that_says
+from tests.stages.fixed_output_model import model_that_says
+from tests.stages.killing import run_with_kills
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -34,7 +36,7 @@ training:
   bc: {{max_steps: 2, batch_size: 2}}
   verifier: {{max_steps: 2, batch_size: 2, layers: 1}}
   dpo: {{max_steps: 1, batch_size: 2, consistency_batch: 1}}
-  router: {{epochs: 3, cvar_epsilon: 0.6}}
+  router: {{epochs: 3, cvar_epsilon: 0.6, baselines: [entropy_router, verifier_router, random_router]}}
 candidates: {{k: 2, max_states: 8}}
 router_features: {{takeover_prob: 0.5}}
 evaluation: {{bootstrap: 20}}
@@ -76,7 +78,9 @@ def test_collected_programs_keep_their_lines_and_their_worth(project: Path) -> N
         program, submit = episode.actions
         assert submit == "submit" and "\n" in program and ast.parse(program)
     labels = {(action, label) for e in episodes for step in e.steps for action, label in step.alternatives.items()}
-    assert {True, False} == {label for action, label in labels if action.startswith("def ")}  # slips, right and wrong
+    assert {True, False} == {
+        label for action, label in labels if action.startswith("def ")
+    }  # hard_negatives, right and wrong
     assert any(not episode.success for episode in episodes)
 
 
@@ -117,3 +121,36 @@ def test_every_method_was_played_and_reported(project: Path) -> None:
         rows = {(row["method"], row["condition"]): float(row["success_rate"]) for row in csv.DictReader(handle)}
     assert len(rows) == 16 and rows["llm_only", "clean"] == 1.0 and rows["slm_only", "clean"] == 0.0
     assert "<title>R2V on humaneval" in (project / "results/tiny/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stage", "records", "fewest"),
+    [
+        ("collect", 5, 2),
+        ("candidates", 5, 2),
+        ("router_features", 20, 2),
+        ("train_router", 60, 2),
+        ("evaluate_noisy", 12, 2),
+    ],
+)
+def test_a_stage_killed_at_random_records_ends_as_one_that_ran_through(
+    project: Path, tmp_path: Path, stage: str, records: int, fewest: int
+) -> None:
+    whole = run_of(project, stage)
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy)
+    shutil.rmtree(copy / whole.relative_to(project))
+    arguments = [stage, "--config", "configs/tiny.yaml", "--partition", "humaneval:expert|1"]
+    assert run_with_kills(copy, arguments, random.Random(stage), records) >= fewest
+    again = run_of(copy, stage)
+    assert read_manifest(again).digest == read_manifest(whole).digest
+    assert not (again / "unfinished").exists()
+    for path in whole.glob("*.jsonl"):
+        if not path.name.startswith(("log", "collection_log")):
+            assert sorted(lines(again / path.name)) == sorted(lines(path)), path.name
+
+
+def lines(path: Path) -> list[str]:
+    """What identifies each record of a file."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [str((one.get("episode_id"), one.get("step"), one.get("task_id"))) for one in found]

@@ -37,19 +37,19 @@ def test_helpers_records_are_gathered_once(tmp_path: Path) -> None:
     write(tmp_path / "records.part2.jsonl", "d")
     with (tmp_path / "records.part2.jsonl").open("ab") as torn:
         torn.write(b'{"name": "tor')
-    processes.absorb(path, Record, lambda record: record.name)
+    processes.merge_rank_files(path, Record, lambda record: record.name)
     assert names(path) == ["a", "c", "b", "d"]
     assert sorted(tmp_path.glob("*.jsonl")) == [path]
-    processes.absorb(path, Record, lambda record: record.name)
+    processes.merge_rank_files(path, Record, lambda record: record.name)
     assert names(path) == ["a", "c", "b", "d"]
 
 
 def test_a_helper_writes_beside_the_main_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "records.jsonl"
-    assert processes.own_file(path) == path and processes.is_main() and processes.count() == 1
+    assert processes.rank_file(path) == path and processes.is_main() and processes.count() == 1
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert processes.own_file(path) == tmp_path / "records.part2.jsonl" and not processes.is_main()
+    assert processes.rank_file(path) == tmp_path / "records.part2.jsonl" and not processes.is_main()
 
 
 def test_one_process_needs_no_launcher() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from r2v_core.config.schema import Config
-from r2v_core.models.policy import Policy
 from r2v_core.models.verifier import Verifier
 from r2v_core.partition import Partition
 from r2v_core.runs.reporting import Reporter
@@ -21,7 +20,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was loaded; loading itself is replaced."""
     found: list[str] = []
     monkeypatch.setattr(rollouts, "_PROPOSERS", {})
-    monkeypatch.setattr(Policy, "load", lambda *args: found.append("policy") or SimpleNamespace())
+    monkeypatch.setattr(rollouts, "open_engine", lambda *args: found.append("policy") or SimpleNamespace())
     monkeypatch.setattr(Verifier, "load", lambda *args: found.append("verifier") or SimpleNamespace())
     return found
 
@@ -39,6 +38,7 @@ def context(policy: str = "p", seed: int = 1, **config: Any) -> Any:
         partition=Partition.parse("textworld:expert|1"),
         inputs={"policy": upstream(policy), "verifier": upstream("v")},
         cache=Path("cache"),
+        run_dir=Path("run"),
         seed=seed,
         report=Reporter("test"),
     )

@@ -10,8 +10,9 @@ import pytest
 
 from r2v_core.partition import Partition
 from r2v_core.runs.manifest import read_manifest
-from r2v_core.runs.reporting import Reporter, Stopped
+from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult
+from r2v_core.runs.stopping import Stopped
 from r2v_core.stages import runner
 from r2v_core.stages.experiments import load_config
 from r2v_core.stages.plan import plan

@@ -16,14 +16,14 @@ from r2v_core.agent.features import FEATURES
 from r2v_core.benchmarks.base import Task
 from r2v_core.benchmarks.webarena.sites import SITES, variable
 from r2v_core.config.schema import SLMConfig
-from r2v_core.models.router import Router, RouterNet
+from r2v_core.models.router import Router, RouterNet, Scorer
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import RunManifest, read_manifest, write_manifest
 from r2v_core.runs.parquet import read_parquet
 from r2v_core.stages.cli import main
 from r2v_core.trajectory import Episode
 from tests.benchmarks import webshop
-from tests.stages.saying import model_that_says
+from tests.stages.fixed_output_model import model_that_says
 from tests.teachers.server import Handler, Server, running, says
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,9 @@ def later_runs(trained: Path, root: Path) -> dict[str, Path]:
         write_manifest(manifest.model_copy(update=changes), folders[role])
     torch.manual_seed(0)
     net = RouterNet(len(FEATURES), [4], dropout=0.0)
-    Router(net, list(FEATURES), [4], rules={"random_router": {"rate": 0.5}}).save(folders["router"])
+    Router({"mlp": Scorer([net])}, list(FEATURES), "mlp", rules={"random_router": {"rate": 0.5}}).save(
+        folders["router"]
+    )
     return folders
 
 

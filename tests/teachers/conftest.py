@@ -12,7 +12,7 @@ import pytest
 from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Situation, Teacher
-from r2v_core.teachers.place import Place
+from r2v_core.teachers.context import TeacherContext
 from r2v_core.trajectory import Observation, Step
 from tests.teachers.server import Server, running
 
@@ -26,7 +26,7 @@ KEYS = (
     "OPENAI_COMPATIBLE_API_KEY",
 )
 CANARY = "sk-canary-2f6b1c"
-QUICK = TeacherLimitsConfig(backoff_s=0.001, attempts=3)
+QUICK = TeacherLimitsConfig(backoff_s=0.001, attempts=3, patience_s=0)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def teacher(project: Path) -> Callable[..., Teacher]:
     def make(name: str = "mine", limits: TeacherLimitsConfig = QUICK, log: Any = None, **options: Any) -> Teacher:
         run_dir = project / "run"
         run_dir.mkdir(exist_ok=True)
-        place = Place(project, project / "cache", run_dir, log=log or (lambda line: None))
+        place = TeacherContext(project, project / "cache", run_dir, log=log or (lambda line: None))
         return make_teacher(name, options, limits, place)
 
     return make

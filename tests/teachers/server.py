@@ -36,8 +36,12 @@ class Server:
     url: str
     script: deque[Behaviour] = field(default_factory=deque)
     otherwise: Behaviour = field(default_factory=lambda: says("look"))
+    models: Behaviour = field(default_factory=lambda: lists("tiny", "gpt-4o", "claude-haiku-4-5", "gpt-99"))
     requests: list[Seen] = field(default_factory=list)
+    looks: list[Seen] = field(default_factory=list)
+    """Requests for the list of models."""
     most_at_once: int = 0
+    sent: int = 0
     released: threading.Event = field(default_factory=threading.Event)
     _active: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,6 +75,11 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             self.state.finished()
 
+    def do_GET(self) -> None:
+        self.seen = Seen(self.path, {k.lower(): v for k, v in self.headers.items()}, {})
+        self.state.looks.append(self.seen)
+        self.state.models(self)
+
     def answer(self, status: int, body: str, headers: dict[str, str] | None = None) -> None:
         raw = body.encode()
         self.send_response(status)
@@ -102,6 +111,52 @@ def says(text: str | None, finish: str = "stop", usage: bool = True) -> Behaviou
         handler.answer(200, json.dumps(body))
 
     return behave
+
+
+def lists(*models: str) -> Behaviour:
+    """The list of models."""
+    return lambda handler: handler.answer(200, json.dumps({"data": [{"id": name} for name in models]}))
+
+
+def odd(content: str = '"look"', usage: str | None = "{}", finish: str = '"stop"') -> Behaviour:
+    """A reply in the protocol of the path whose content and usage are whatever JSON; ``{}`` of usage: proper counts."""
+
+    def behave(handler: Handler) -> None:
+        if handler.seen.path.endswith("/messages"):
+            counts = usage if usage != "{}" else '{"input_tokens": 100, "output_tokens": 10}'
+            told = (counts or "").replace("prompt_tokens", "input_tokens").replace("completion_tokens", "output_tokens")
+            body = f'"type": "message", "content": {content}, "stop_reason": {finish}'
+        else:
+            told = usage if usage != "{}" else json.dumps(USAGE)
+            body = f'"choices": [{{"index": 0, "finish_reason": {finish}, "message": {{"content": {content}}}}}]'
+        handler.answer(200, f'{{"id": "1", {body}{"" if usage is None else f""", "usage": {told}"""}}}')
+
+    return behave
+
+
+def drips(part: str, handler: Handler) -> None:
+    """A proper reply, ``dripped``, a piece at a time: its head or its body alone would take ten seconds."""
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "dripped"}}
+    body = json.dumps({"id": "1", "choices": [choice], "usage": USAGE}).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    for name, piece in (("head", head), ("body", body)):
+        for at in range(len(piece)):
+            handler.wfile.write(piece[at : at + 1])
+            if name == part and handler.state.released.wait(10 / len(piece)):
+                return
+    handler.close_connection = True
+
+
+def endless(handler: Handler) -> None:
+    """A reply whose content does not end; ``state.sent`` says how much of it was taken."""
+    handler.send_response(200)
+    handler.send_header("content-type", "application/json")
+    handler.end_headers()
+    handler.close_connection = True
+    handler.wfile.write(b'{"choices": [{"message": {"content": "')
+    while not handler.state.released.is_set():
+        handler.wfile.write(b"x" * 65536)
+        handler.state.sent += 65536
 
 
 def fails(status: int, message: str = "no", code: str | None = None, **headers: str) -> Behaviour:

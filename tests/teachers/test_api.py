@@ -225,6 +225,22 @@ def test_dollars_are_never_exceeded(project: Path, server: Server, teacher: Make
     assert 0.01 < usage.spent_usd <= 0.02
 
 
+@pytest.mark.parametrize("name", ["mine", "claude"])
+@pytest.mark.parametrize("refusal", [fails(400, "context too long"), fails(422, "filtered")])
+def test_a_request_refused_for_what_is_in_it_concerns_its_situation_alone(
+    project: Path, server: Server, teacher: Make, monkeypatch: pytest.MonkeyPatch, name: str, refusal: Behaviour
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", CANARY)
+    server.script.append(refusal)
+    limits = QUICK.model_copy(update={"concurrency": 1})
+    first, second = teacher(name, limits=limits).act([situation("a"), situation("b")])
+    assert first.error is not None and " refuses: " in first.error and first.action == "" and not first.detail
+    assert (second.error, second.action) == (None, "look")
+    assert len(server.requests) == 2  # neither asked again nor asked about
+    assert teacher(name, limits=limits).act([situation("a")])[0].action == "look"  # and nothing of it was kept
+    assert read_usage(project / "run").calls == 2
+
+
 def test_failed_requests_are_no_calls(project: Path, server: Server, teacher: Make) -> None:
     server.script.extend([fails(401), says("look")])
     limits = QUICK.model_copy(update={"budget_calls": 1, "concurrency": 1})

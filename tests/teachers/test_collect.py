@@ -17,16 +17,18 @@ from pathlib import Path
 import pytest
 
 from r2v_core.config.schema import SLMConfig
+from r2v_core.errors import R2VError
 from r2v_core.models.hub import resolve_model
 from r2v_core.partition import Partition
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import RunManifest, read_manifest
 from r2v_core.runs.reporting import Reporter
+from r2v_core.runs.spec import UpstreamRun
 from r2v_core.stages.experiments import load_config
 from r2v_core.stages.plan import plan
 from r2v_core.stages.runner import execute
-from r2v_core.training.examples import teacher_action
-from r2v_core.trajectory import Episode
+from r2v_core.training.examples import training_episodes
+from r2v_core.trajectory import Episode, teacher_action
 from tests.stages.conftest import environment
 from tests.teachers.conftest import CANARY, ROOT
 from tests.teachers.server import Server, fails, says
@@ -41,7 +43,7 @@ benchmark:
     goals: [detailed]
     mix: [{family: custom, rooms: 2, objects: 3, quest_length: 2}]
 collection: {episodes_per_task: 2, explore_all_episodes: 0, explore_prob: 0.0, explore_start_steps: 2}
-teacher: {limits: {attempts: 3, backoff_s: 0.001}}
+teacher: {limits: {attempts: 3, patience_s: 0, backoff_s: 0.001}}
 paths: {cache: cache}
 """
 Collect = Callable[..., RunManifest]
@@ -93,6 +95,35 @@ def by_hand(project: Path, games: Path, teacher: str, *overrides: str) -> subpro
     command += ["--partition", f"textworld:{teacher}|1", "--input", f"tasks={suite}"]
     command += ["--overrides", *overrides] if overrides else []
     return subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True, timeout=600)
+
+
+def test_a_refused_request_ends_its_episode_and_not_the_run(project: Path, collect: Collect, server: Server) -> None:
+    server.script.append(fails(400, "context too long"))
+    manifest = collect("mine", "teacher.limits.concurrency=1")
+    first, second = episodes(project, manifest)
+    assert manifest.status == "done" and manifest.counts["errors"] == 1
+    failed, whole = (first, second) if first.error else (second, first)
+    assert str(failed.error).startswith("teacher: ") and "status 400 (" in str(failed.error)
+    assert not failed.success and len(failed.steps) < len(whole.steps) and whole.error is None
+    assert training_episodes(UpstreamRun(project / manifest.output_dir, manifest)) == [whole]
+
+
+def test_too_many_errors_stop_the_run_and_are_played_again_on_request(
+    project: Path, collect: Collect, server: Server
+) -> None:
+    server.otherwise = fails(400, "no such parameter")
+    with pytest.raises(
+        R2VError, match=r"2 of 2 episodes ended in an error.*max_error_share is 0\.05.*no such parameter"
+    ):
+        collect("mine")
+    server.otherwise = says("look")
+    with pytest.raises(R2VError, match="2 of 2 episodes ended in an error"):
+        collect("mine")  # they are on disk
+    manifest = collect("mine", "episodes.retry_errors=true")
+    assert manifest.status == "done" and "errors" not in manifest.counts
+    assert list((project / manifest.output_dir).parent.iterdir()) == [project / manifest.output_dir]  # the same run
+    found = episodes(project, manifest)
+    assert len(found) == 2 and not any(episode.error for episode in found)
 
 
 def test_a_local_model_teaches(project: Path, collect: Collect) -> None:
@@ -151,7 +182,7 @@ def test_what_was_no_action_is_recorded_and_not_learnt(project: Path, collect: C
 def test_a_missing_key_is_said_before_any_work(project: Path, games: Path, collect: Collect) -> None:
     unpaid = by_hand(project, games, "gpt-4o-mini")
     assert unpaid.returncode == 2 and "Traceback" not in unpaid.stderr
-    assert "teacher 'gpt-4o-mini' costs money (openai gpt-4o-mini, $0.15 and $0.6 a million" in unpaid.stderr
+    assert "teacher 'gpt-4o-mini' costs money (openai gpt-4o-mini, $0.15 in, $0.6 out a million tokens" in unpaid.stderr
     assert "set teacher.limits.budget_usd or teacher.limits.budget_calls" in unpaid.stderr
     assert not list((project / "data" / "runs").glob("textworld*"))
     done = by_hand(project, games, "gpt-4o-mini", "teacher.limits.budget_calls=5")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2v_core.teachers.conversation import Reading, conversation, correction, read_action
+from r2v_core.teachers.conversation import ParsedAction, conversation, correction, read_action
 from tests.teachers.conftest import situation, step
 
 
@@ -31,7 +31,7 @@ from tests.teachers.conftest import situation, step
     ],
 )
 def test_actions_are_found(reply: str, action: str) -> None:
-    assert read_action(reply) == Reading(action)
+    assert read_action(reply) == ParsedAction(action)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_actions_are_found(reply: str, action: str) -> None:
     ],
 )
 def test_programs_are_found_where_actions_are_code(reply: str, action: str) -> None:
-    assert read_action(reply, "code") == Reading(action)
+    assert read_action(reply, "code") == ParsedAction(action)
 
 
 def test_a_program_that_was_cut_off_is_malformed() -> None:
     assert read_action("def f(x):\n    retu", "code", cut=True).problem == "the program did not come to an end"
     assert read_action("```python\ndef f(x):\n    retu", "code", cut=True).problem
     whole = "```python\ndef f(x):\n    return x\n```\nThis function ret"
-    assert read_action(whole, "code", cut=True) == Reading("def f(x):\n    return x")
+    assert read_action(whole, "code", cut=True) == ParsedAction("def f(x):\n    return x")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ WRAPPED = ["{}", "<action>{}</action>", "So:\n<action>\n{}\n</action>", "```\n{}
 @given(action=ACTIONS, form=st.sampled_from(WRAPPED), reasoning=st.sampled_from(["", "<think>hm\nhm</think>\n"]))
 def test_however_it_is_wrapped(action: str, form: str, reasoning: str) -> None:
     if read_action(action).action == action:  # 'action: x' is a labelled action itself
-        assert read_action(reasoning + form.format(action)) == Reading(action)
+        assert read_action(reasoning + form.format(action)) == ParsedAction(action)
 
 
 @settings(deadline=None)

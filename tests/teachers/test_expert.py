@@ -13,8 +13,8 @@ from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.errors import R2VError
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Situation
+from r2v_core.teachers.context import TeacherContext
 from r2v_core.teachers.expert import Expert
-from r2v_core.teachers.place import Place
 from r2v_core.trajectory import Observation
 
 MIX = [
@@ -46,7 +46,7 @@ def situation(environment: Environment, outcome: Outcome) -> Situation:
 
 @pytest.mark.parametrize("number", range(len(MIX)))
 def test_wins_after_40_random_actions(number: int, benchmark: Benchmark, tasks: list[Task], cache: Path) -> None:
-    teacher = make_teacher("expert", {}, TeacherLimitsConfig(), Place(cache, cache, cache))
+    teacher = make_teacher("expert", {}, TeacherLimitsConfig(), TeacherContext(cache, cache, cache))
     environment = benchmark.open(tasks[number], cache)
     asked = won = 0
     for walk in range(20):
@@ -100,4 +100,4 @@ def test_says_where_there_is_no_expert(tasks: list[Task]) -> None:
 
 def test_has_no_options(cache: Path) -> None:
     with pytest.raises(R2VError, match="temperature"):
-        make_teacher("expert", {"temperature": 1}, TeacherLimitsConfig(), Place(cache, cache, cache))
+        make_teacher("expert", {"temperature": 1}, TeacherLimitsConfig(), TeacherContext(cache, cache, cache))

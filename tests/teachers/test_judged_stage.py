@@ -36,7 +36,7 @@ training:
   bc: {max_steps: 1, batch_size: 1}
   verifier: {max_steps: 1, batch_size: 2}
 candidates: {k: 2, max_states: 5}
-judge: {teacher: mine, limits: {attempts: 2, backoff_s: 0.001}}
+judge: {teacher: mine, limits: {attempts: 2, patience_s: 0, backoff_s: 0.001}}
 paths: {cache: cache}
 """
 

@@ -29,6 +29,11 @@ def test_shipped_tables_are_whole() -> None:
     assert known_teachers(ROOT / "configs/teachers.yaml") == TEACHERS
     prices = load_prices(ROOT)
     assert all(prices.find(entry.provider, entry.model) for entry in TEACHERS.values())
+    listed = [price for models in prices.table.values() for price in models.values()]
+    assert (
+        all(price.source.startswith("https://") for price in listed)
+        and sum(price.as_of is None for price in listed) < 2
+    )
     assert set(OPTIONS) == set(PROVIDERS)
 
 
@@ -86,7 +91,7 @@ def test_bad_teachers_are_named(tmp_path: Path, text: str, words: list[str]) -> 
         ("gpt-4o", {"temperature": 3}, ["teacher.options.temperature", "3", "≤ 2", "sampling"]),
         ("gpt-4o", {"max_tokens": "many"}, ["teacher.options.max_tokens", "'many'", "a whole number ≥ 1", "tokens"]),
         ("claude-haiku-4-5", {"temperature": 1.0}, ["teacher.options.temperature", "anthropic"]),
-        ("smollm2", {"temperature": 0}, ["teacher.options.temperature", "> 0"]),
+        ("smollm2", {"temperature": -1}, ["teacher.options.temperature", "≥ 0"]),
         ("expert", {"max_tokens": 5}, ["no options", "max_tokens"]),
     ],
 )
@@ -104,6 +109,7 @@ def test_bad_options_are_named(tmp_path: Path, name: str, options: dict[str, obj
         ("prices:\n  openai:\n    gpt-4o: 3", [":3", "openai.gpt-4o", "3"]),
         ("prices:\n  openai:\n    gpt-4o: {input: 1}", [":3", "openai.gpt-4o.output"]),
         ("prices:\n  openai:\n    gpt-4o: {input: -1, output: 1}", [":3", "openai.gpt-4o.input", "-1"]),
+        ("prices:\n  openai:\n    gpt-4o: {input: 1, output: 1, as_of: May}", [":3", "openai.gpt-4o.as_of", "May"]),
     ],
 )
 def test_bad_prices_are_named(tmp_path: Path, text: str, words: list[str]) -> None:

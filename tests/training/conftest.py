@@ -13,7 +13,7 @@ from r2v_core.config.schema import Config, SLMConfig
 from r2v_core.models.hub import load_tokenizer
 from r2v_core.partition import Partition
 from r2v_core.runs.jsonl import JsonlStore
-from r2v_core.runs.manifest import RunManifest
+from r2v_core.runs.manifest import RunInput, RunManifest, write_manifest
 from r2v_core.runs.parquet import write_parquet
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageSpec, UpstreamRun
@@ -211,3 +211,18 @@ def context(
         )
 
     return build
+
+
+@pytest.fixture
+def planned() -> Callable[[StageContext], StageSpec]:
+    """The context as the planned run that an orchestrator would hand over, with the inputs' manifests on disk."""
+
+    def plan(ctx: StageContext) -> StageSpec:
+        inputs = []
+        for role, run in ctx.inputs.items():
+            write_manifest(run.manifest.model_copy(update={"digest": "d"}), run.directory)
+            inputs.append(RunInput(role=role, run_id=run.manifest.run_id, digest="d", path=str(run.directory)))
+        config = ctx.config.model_copy(update={"paths": ctx.config.paths.model_copy(update={"cache": str(ctx.cache)})})
+        return ctx.spec.model_copy(update={"inputs": inputs, "config": config})
+
+    return plan

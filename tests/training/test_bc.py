@@ -13,15 +13,16 @@ import pytest
 import torch
 
 from r2v_core.config.schema import BCConfig, LoRAConfig, SLMConfig
+from r2v_core.engines import open_engine
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_lm
-from r2v_core.models.policy import Policy
 from r2v_core.runs.spec import StageContext
 from r2v_core.stages import train_bc as stage
 from r2v_core.training import callbacks
-from r2v_core.training.bc import make_examples, score_labels_only, tokenize
-from r2v_core.training.common import CHECKPOINTS, read_log
+from r2v_core.training.bc import make_examples, tokenize
+from r2v_core.training.checkpoints import CHECKPOINTS, read_log
 from r2v_core.training.examples import Renderer
+from r2v_core.training.trl_adapter import score_labels_only
 from r2v_core.trajectory import Episode
 
 Context = Callable[..., StageContext]
@@ -87,8 +88,8 @@ def test_training_writes_adapter_log_curve_and_preview(context: Context, report:
 def test_the_adapter_is_what_the_policy_plays_with(context: Context, tiny_slm: SLMConfig, model_cache: Path) -> None:
     ctx = context("train_bc", bc=QUICK)
     stage.run(ctx)
-    base = Policy.load(tiny_slm, model_cache)
-    tuned = Policy.load(tiny_slm, model_cache, ctx.run_dir / "adapter")
+    base = open_engine(tiny_slm, model_cache)
+    tuned = open_engine(tiny_slm, model_cache, ctx.run_dir / "adapter")
     changed = [
         name
         for (name, a), b in zip(base.model.named_parameters(), tuned.model.parameters(), strict=True)

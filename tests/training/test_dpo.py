@@ -17,25 +17,26 @@ from safetensors.torch import load_file
 
 from r2v_core.config.schema import DPOConfig, SLMConfig
 from r2v_core.errors import R2VError
-from r2v_core.models.hub import load_lm
-from r2v_core.models.policy import merge_adapter
+from r2v_core.models.hub import load_lm, merge_adapter
 from r2v_core.runs.spec import StageContext, UpstreamRun
 from r2v_core.stages import train_bc, train_dpo
 from r2v_core.training import callbacks
-from r2v_core.training.bc import score_labels_only
-from r2v_core.training.common import adapter_digest, quiet_libraries, read_log
+from r2v_core.training.adapters import adapter_digest
+from r2v_core.training.checkpoints import read_log
 from r2v_core.training.consistency import (
-    choose_twins,
+    choose_context_pairs,
     consistency_loss,
+    context_pair_batch,
     jensen_shannon,
-    make_twins,
-    tokenize_twins,
-    twin_batch,
+    make_context_pairs,
+    tokenize_context_pairs,
 )
 from r2v_core.training.dpo import ConsistentDPOTrainer, make_trainer
 from r2v_core.training.examples import Renderer
+from r2v_core.training.loop import quiet_libraries
 from r2v_core.training.preferences import CandidateRow, Pair, make_pairs
 from r2v_core.training.run import TrainingRun
+from r2v_core.training.trl_adapter import score_labels_only
 from r2v_core.trajectory import Candidate, Episode
 
 Context = Callable[..., StageContext]
@@ -87,7 +88,7 @@ def _trainer(ctx: StageContext, rows: list[CandidateRow], renderer: Renderer, **
     with quiet_libraries():
         return make_trainer(
             make_pairs(rows, "environment", 1),
-            make_twins([], renderer),
+            make_context_pairs([], renderer),
             renderer,
             ctx.config.slm,
             ctx.inputs["policy"].artifact("adapter"),
@@ -235,28 +236,28 @@ def test_a_missing_adapter_is_one_clear_error(
         train_dpo.run(ctx)
 
 
-def test_twins_are_one_state_seen_twice(perturbed_episodes: list[Episode], renderer: Renderer) -> None:
-    twins = make_twins(perturbed_episodes, renderer)
-    assert len(twins) == 12 * 3, "one pair for each state of each source episode, swallowed actions or not"
-    for twin in twins:
-        assert twin.first != twin.second
-        house = twin.first.split("house ")[1].split(".")[0]
-        assert f"house {house}." in twin.second
-        first, second = (text.split("Room ")[1].split(".")[0] for text in (twin.first, twin.second))
+def test_context_pairs_are_one_state_seen_twice(perturbed_episodes: list[Episode], renderer: Renderer) -> None:
+    context_pairs = make_context_pairs(perturbed_episodes, renderer)
+    assert len(context_pairs) == 12 * 3, "one pair for each state of each source episode, swallowed actions or not"
+    for pair in context_pairs:
+        assert pair.first != pair.second
+        house = pair.first.split("house ")[1].split(".")[0]
+        assert f"house {house}." in pair.second
+        first, second = (text.split("Room ")[1].split(".")[0] for text in (pair.first, pair.second))
         assert first == second
 
 
-def test_with_a_single_seed_the_clean_observation_is_the_twin(
+def test_with_a_single_seed_the_clean_observation_is_the_pair(
     perturbed_episodes: list[Episode], renderer: Renderer
 ) -> None:
     one = [episode for episode in perturbed_episodes if episode.perturbation_seed == 101]
-    twins = make_twins(one, renderer)
-    assert len(twins) == 12 * 3
-    assert all(("fly" in twin.first) != ("fly" in twin.second) for twin in twins)
+    context_pairs = make_context_pairs(one, renderer)
+    assert len(context_pairs) == 12 * 3
+    assert all(("fly" in pair.first) != ("fly" in pair.second) for pair in context_pairs)
 
 
-def test_identical_prompts_are_no_twins(clean_episodes: list[Episode], renderer: Renderer) -> None:
-    assert make_twins(clean_episodes, renderer) == []
+def test_identical_prompts_are_no_context_pairs(clean_episodes: list[Episode], renderer: Renderer) -> None:
+    assert make_context_pairs(clean_episodes, renderer) == []
 
 
 def test_consistency_loss_equals_the_divergence_of_separate_passes(
@@ -266,29 +267,29 @@ def test_consistency_loss_equals_the_divergence_of_separate_passes(
     with torch.no_grad():
         for parameter in model.parameters():  # as initialised, its distributions are all but uniform
             parameter.mul_(10 if parameter.ndim == 2 else 1)
-    twins = tokenize_twins(make_twins(perturbed_episodes, renderer), renderer)[:3]
+    context_pairs = tokenize_context_pairs(make_context_pairs(perturbed_episodes, renderer), renderer)[:3]
     expected = []
-    for twin in twins:
+    for pair in context_pairs:
         sides = [
-            model(torch.tensor([[*prompt, *twin.action]])).logits[0, len(prompt) - 1 : -1]
-            for prompt in (twin.first, twin.second)
+            model(torch.tensor([[*prompt, *pair.action]])).logits[0, len(prompt) - 1 : -1]
+            for prompt in (pair.first, pair.second)
         ]
         expected.append(jensen_shannon(*sides))
     assert torch.cat(expected).mean() > 1e-3
-    found = consistency_loss(model, twins, int(renderer.tokenizer.pad_token_id), torch.device("cpu"))
+    found = consistency_loss(model, context_pairs, int(renderer.tokenizer.pad_token_id), torch.device("cpu"))
     torch.testing.assert_close(found, torch.cat(expected).mean(), atol=1e-6, rtol=1e-3)
-    same = [type(twin)(twin.first, twin.first, twin.action) for twin in twins]
+    same = [type(pair)(pair.first, pair.first, pair.action) for pair in context_pairs]
     assert consistency_loss(model, same, 0, torch.device("cpu")).item() == pytest.approx(0.0, abs=1e-6)
     assert found.requires_grad
 
 
-def test_actions_are_aligned_in_a_twin_batch(perturbed_episodes: list[Episode], renderer: Renderer) -> None:
-    twins = tokenize_twins(make_twins(perturbed_episodes, renderer), renderer)[:4]
-    batch = twin_batch(twins, 0, torch.device("cpu"))
+def test_actions_are_aligned_in_a_context_pair_batch(perturbed_episodes: list[Episode], renderer: Renderer) -> None:
+    context_pairs = tokenize_context_pairs(make_context_pairs(perturbed_episodes, renderer), renderer)[:4]
+    batch = context_pair_batch(context_pairs, 0, torch.device("cpu"))
     longest = batch["action_mask"].shape[1]
-    for i, twin in enumerate(twins):
-        for row in (i, i + len(twins)):
-            assert batch["input_ids"][row, -longest:][batch["action_mask"][i]].tolist() == list(twin.action)
+    for i, pair in enumerate(context_pairs):
+        for row in (i, i + len(context_pairs)):
+            assert batch["input_ids"][row, -longest:][batch["action_mask"][i]].tolist() == list(pair.action)
 
 
 @given(st.lists(st.floats(-20, 20), min_size=4, max_size=4), st.lists(st.floats(-20, 20), min_size=4, max_size=4))
@@ -300,8 +301,8 @@ def test_divergence_is_symmetric_bounded_and_zero_for_equals(first: list[float],
     assert jensen_shannon(p, p + 3.0).item() == pytest.approx(0.0, abs=1e-5)
 
 
-def test_chosen_twins_are_distinct_and_seeded(perturbed_episodes: list[Episode], renderer: Renderer) -> None:
-    twins = tokenize_twins(make_twins(perturbed_episodes, renderer), renderer)
-    draws = [choose_twins(twins, 5, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+def test_chosen_context_pairs_are_distinct_and_seeded(perturbed_episodes: list[Episode], renderer: Renderer) -> None:
+    context_pairs = tokenize_context_pairs(make_context_pairs(perturbed_episodes, renderer), renderer)
+    draws = [choose_context_pairs(context_pairs, 5, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     assert len(set(draws[0])) == 5

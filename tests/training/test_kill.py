@@ -10,21 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from r2v_core.runs.manifest import RunInput, read_manifest, write_manifest
+from r2v_core.runs.manifest import read_manifest
 from r2v_core.runs.spec import StageContext, StageSpec
-from r2v_core.training.common import CHECKPOINTS, LOG_NAME, last_checkpoint, read_log
+from r2v_core.training.checkpoints import CHECKPOINTS, LOG_NAME, last_checkpoint, read_log
 
 ROOT = Path(__file__).parents[2]
-
-
-def _spec(ctx: StageContext) -> StageSpec:
-    """The context as the planned run that an orchestrator would hand over, with the inputs' manifests on disk."""
-    inputs = []
-    for role, run in ctx.inputs.items():
-        write_manifest(run.manifest.model_copy(update={"digest": "d"}), run.directory)
-        inputs.append(RunInput(role=role, run_id=run.manifest.run_id, digest="d", path=str(run.directory)))
-    config = ctx.config.model_copy(update={"paths": ctx.config.paths.model_copy(update={"cache": str(ctx.cache)})})
-    return ctx.spec.model_copy(update={"inputs": inputs, "config": config})
 
 
 def _start(spec: StageSpec, folder: Path) -> subprocess.Popen[bytes]:
@@ -35,9 +25,11 @@ def _start(spec: StageSpec, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE)
 
 
-def test_kill_minus_nine_loses_nothing(context: Callable[..., StageContext], tmp_path: Path) -> None:
+def test_kill_minus_nine_loses_nothing(
+    context: Callable[..., StageContext], planned: Callable[[StageContext], StageSpec], tmp_path: Path
+) -> None:
     bc = {"max_steps": 40, "batch_size": 8, "save_steps": 5}
-    specs = [_spec(context("train_bc", name=name, bc=bc)) for name in ("whole", "killed")]
+    specs = [planned(context("train_bc", name=name, bc=bc)) for name in ("whole", "killed")]
     whole = _start(specs[0], tmp_path)
     assert whole.wait() == 0, whole.stderr.read() if whole.stderr else ""
     killed, run_dir = _start(specs[1], tmp_path), Path(specs[1].run_dir)

@@ -14,7 +14,7 @@ from r2v_core.errors import R2VError
 from r2v_core.runs.spec import StageContext
 from r2v_core.stages import train_bc as stage
 from r2v_core.training import callbacks
-from r2v_core.training.common import read_log
+from r2v_core.training.checkpoints import read_log
 from r2v_core.training.tracking import TENSORBOARD, Wandb, wandb_settings
 
 QUICK = {"max_steps": 4, "batch_size": 2, "save_steps": 2}

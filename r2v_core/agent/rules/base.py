@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from r2v_core.config.schema import AgentConfig
 from r2v_core.errors import R2VError
@@ -18,6 +21,8 @@ class RoutingContext:
     """What a rule may look at."""
 
     features: dict[str, float]
+    earlier: Sequence[Mapping[str, float]]
+    """Features of the episode's earlier steps."""
     task_id: str
     z: int | None
     replicate: int
@@ -37,6 +42,16 @@ class RoutingDecision:
 
 Rule = Callable[[RoutingContext], RoutingDecision]
 Score = Callable[[Mapping[str, float]], float]
+Scope = Literal["step", "so_far", "start"]
+"""Which steps' scores decide at a step: its own; the highest so far, so that the teacher, once asked, plays to the end;
+the first, so that one player plays the whole episode."""
+
+
+def in_scope(scores: NDArray[np.float64], scope: Scope) -> NDArray[np.float64]:
+    """The scores that decide at each step of one episode, from each step's own; both of shape (steps,)."""
+    if scope == "step":
+        return scores
+    return np.maximum.accumulate(scores) if scope == "so_far" else np.full_like(scores, scores[0])
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,10 @@ class RoutingRule:
     """What calibration sets: nothing, a threshold on :attr:`score`, one on the router's probability, or a rate."""
     score: Score | None = None
     """For ``threshold='score'``: the number that is compared with the threshold, ≥ 0, from a step's features."""
+    scorer: str = ""
+    """For ``threshold='router'``: which of the router's scorers; empty: the one that cross-fitting chose."""
+    scope: Scope = "step"
+    """Which steps' scores decide."""
     score_title: str = ""
     """What the score is, for axes and readers."""
     decision: Callable[[AgentConfig], str] | None = None

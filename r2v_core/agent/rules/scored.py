@@ -1,56 +1,71 @@
-"""Rules that compare a risk score with a calibrated threshold: the trained router, and single features."""
+"""Rules that compare a risk score with a calibrated threshold: trained scorers, and single features."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from r2v_core.agent.rules.base import RoutingContext, RoutingDecision, RoutingRule, Rule, RuleSettings, Score
+from r2v_core.agent.features import feature_matrix
+from r2v_core.agent.rules.base import RoutingContext, RoutingDecision, RoutingRule, Rule, RuleSettings, Score, in_scope
+
+if TYPE_CHECKING:
+    from r2v_core.models.router import Router
 
 
-def above(score: Score, threshold: float) -> Rule:
-    """Escalate where a score of the features exceeds a threshold."""
+def own_scores(rule: RoutingRule, router: Router | None, steps: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
+    """Each step's own score under a rule, shape (n,), from its features."""
+    if rule.score is not None:
+        return np.array([rule.score(features) for features in steps])
+    assert router is not None
+    return router.probability(feature_matrix(steps, router.features), rule.scorer)
 
-    def rule(context: RoutingContext) -> RoutingDecision:
-        value = score(context.features)
+
+def compared(rule: RoutingRule, settings: RuleSettings) -> Rule:
+    """Escalate where the score of a step (or of its episode, see :data:`Scope`) exceeds the rule's threshold."""
+    if settings.share is not None:
+        threshold = settings.trained.threshold_at(rule.name, settings.share)
+    elif rule.name == "r2v":
+        threshold = settings.trained.threshold
+    else:
+        threshold = settings.calibrated("threshold")
+    router = settings.router
+
+    def decide(context: RoutingContext) -> RoutingDecision:
+        steps = [context.features] if rule.scope == "step" else [*context.earlier, context.features]
+        value = float(in_scope(own_scores(rule, router, steps), rule.scope)[-1])
         return RoutingDecision(value > threshold, value, threshold)
 
-    return rule
+    return decide
 
 
-def learned(settings: RuleSettings) -> Rule:
-    """Escalate where the trained router's calibrated probability of failure exceeds its threshold."""
-    router = settings.trained
-    threshold = router.threshold if settings.share is None else router.threshold_at(settings.name, settings.share)
+def thresholded(name: str, score: Score | None = None, **record: object) -> RoutingRule:
+    """The record of a rule that escalates where a score exceeds its calibrated threshold.
 
-    def rule(context: RoutingContext) -> RoutingDecision:
-        row = np.array([[context.features[name] for name in router.features]], dtype=np.float32)
-        probability = float(router.probability(row)[0])
-        return RoutingDecision(probability > threshold, probability, threshold)
-
-    return rule
-
-
-def thresholded(name: str, score: Score, **record: object) -> RoutingRule:
-    """The record of a rule that escalates where ``score`` of a step's features exceeds its calibrated threshold."""
+    Args:
+        name: of the rule.
+        score: of a step's features; None: a probability of the trained router.
+        record: the other fields of the record.
+    """
 
     def make(settings: RuleSettings) -> Rule:
-        if settings.share is None:
-            return above(score, settings.calibrated("threshold"))
-        return above(score, settings.trained.threshold_at(name, settings.share))
+        return compared(made, settings)
 
-    return RoutingRule(name=name, make=make, threshold="score", score=score, **record)  # type: ignore[arg-type]
+    kind = "router" if score is None else "score"
+    made = RoutingRule(name=name, make=make, threshold=kind, score=score, **record)  # type: ignore[arg-type]
+    return made
 
 
-R2V = RoutingRule(
-    name="r2v",
+FAILURE = "Predicted probability that the small model's action fails"
+
+R2V = thresholded(
+    "r2v",
     title="learned router, threshold calibrated on validation tasks",
-    make=learned,
     colour="#0072B2",
     marker="o",
-    threshold="router",
-    score_title="Predicted probability that the small model's action fails",
+    score_title=FAILURE,
     probabilistic=True,
 )
 

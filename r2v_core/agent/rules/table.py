@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from r2v_core.agent.rules.base import RoutingRule, Rule, RuleSettings
+from r2v_core.agent.rules.baselines import BASELINES
 from r2v_core.agent.rules.fixed import HEURISTIC, LLM_ONLY, ORACLE, SLM_ONLY
 from r2v_core.agent.rules.lottery import RANDOM
 from r2v_core.agent.rules.scored import ENTROPY, R2V, VERIFIER
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "r2v.rules"
 """Entry-point group under which another package offers a :class:`RoutingRule` of its own."""
 
-_BUILT_IN = (R2V, SLM_ONLY, LLM_ONLY, ENTROPY, HEURISTIC, VERIFIER, RANDOM, ORACLE)
+_BUILT_IN = (R2V, SLM_ONLY, LLM_ONLY, ENTROPY, HEURISTIC, VERIFIER, *BASELINES, RANDOM, ORACLE)
 
 RULES: dict[str, RoutingRule] = {
     rule.name: rule for rule in (*_BUILT_IN, *(found.load() for found in entry_points(group=ENTRY_POINTS)))
@@ -53,6 +54,23 @@ def proposes(method: str) -> bool:
     """Whether a method asks the small model at every step."""
     rule = RULES.get(rule_of(method))
     return rule is None or rule.proposes
+
+
+def calibrated_rules(baselines: Sequence[str]) -> list[str]:
+    """``r2v`` and the swept rules that are calibrated beside it (all where none is named), in the order of tables."""
+    return [name for name, rule in RULES.items() if rule.swept and (name == "r2v" or name in (baselines or RULES))]
+
+
+def playable_rules(baselines: Sequence[str]) -> list[str]:
+    """The rules that need no calibration, and those that get it."""
+    calibrated = calibrated_rules(baselines)
+    return [name for name, rule in RULES.items() if not rule.swept or name in calibrated]
+
+
+def looks_ahead(method: str) -> bool:
+    """Whether a method asks at every step what the small model's action would be worth."""
+    rule = RULES.get(rule_of(method))
+    return rule is not None and rule.upper_bound
 
 
 def evaluated_methods(evaluation: EvaluationConfig) -> list[str]:

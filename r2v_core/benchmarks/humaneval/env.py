@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from r2v_core.benchmarks.actions import code
+from r2v_core.benchmarks.actions import program
 from r2v_core.benchmarks.base import Outcome, Task, closed, not_started
 from r2v_core.benchmarks.humaneval.data import Problem
+from r2v_core.benchmarks.humaneval.hard_negatives import hard_negatives
 from r2v_core.benchmarks.humaneval.judge import Trial, Verdict, trial, verdict
-from r2v_core.benchmarks.humaneval.slips import slips
 from r2v_core.trajectory import Observation
 
 WORDS = ("run", "submit")
@@ -73,12 +73,12 @@ class HumanEvalEnv:
         self._require_started()
         return [] if self._done else list(WORDS)
 
-    def slips(self) -> list[str]:
+    def hard_negatives(self) -> list[str]:
         """Reference solutions with one thing changed; none after the end."""
         self._require_started()
-        return [] if self._done else slips(self._problem)
+        return [] if self._done else hard_negatives(self._problem)
 
-    def peek(self, action: str) -> bool | None:
+    def would_progress(self, action: str) -> bool | None:
         """What ``step(action).progress`` would be."""
         self._require_started()
         return False if self._done else self._progress(self._read(action))
@@ -96,7 +96,7 @@ class HumanEvalEnv:
 
     def _read(self, action: str) -> str:
         """``run``, ``submit``, a program, or nothing where the text is none of these."""
-        text = code(action)
+        text = program(action)
         word = text.lower().rstrip(".")
         if word in WORDS:
             return word

@@ -3,10 +3,15 @@
 **Why a program can't forge its verdict.** It never meets the tests. Its box holds the arguments of the calls that the
 hidden tests make, and nothing else of them: no assertion, no expected value, no reference solution, no channel on which
 a verdict is given. What it writes there is taken for answers to those calls, as literals that are parsed and never
-executed. The tests run afterwards in another box, on these answers, with the data set's own code only. So leaving
+executed, and that hold numbers of ``fractions``, ``decimal`` and numpy as such, so that the tests treat them as they
+would. The tests run afterwards in another box, on these answers, with the data set's own code only. So leaving
 early (``sys.exit``, ``os._exit``, a crash, a kill) leaves calls unanswered, printing adds answers that are wrong,
 objects that claim to equal everything become plain data, and what it redefines, reads, patches or starts ends with its
 box.
+
+Verdicts are the official harness's but for three things. A class that redefines ``==`` is no data and equals nothing.
+HumanEval/33, whose tests compare a program with itself, compares it with the reference solution. And limits are of
+processor time, 3 s a problem.
 
 What a program can still do: see all calls at once, so that it may answer them by a table (it has to know the right
 values); and answer from what it was trained on, which no harness can tell. A program that mutates its arguments is
@@ -19,13 +24,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from r2v_core.benchmarks.humaneval.data import Problem
+from r2v_core.benchmarks.humaneval.data import Problem, hiding_places
 from r2v_core.benchmarks.humaneval.examples import Example, examples
+from r2v_core.benchmarks.once import once
 from r2v_core.errors import R2VError
-from r2v_core.sandbox import Ended, Limits, find_backend, run
+from r2v_core.sandbox import Limits, SandboxResult, find_backend, run
 from r2v_core.sandbox.isolation import interpreter
 
 LIMITS = Limits(wall_s=15.0, cpu_s=3, memory_mb=512, processes=8, disk_mb=16, output_kb=1024)
@@ -37,7 +44,11 @@ LONGEST = 200
 KILLED = (-9, 137)
 """Exit codes of a program that the kernel ended, as it does at the limit on processor time."""
 
-_SCRIPT = Path(__file__).with_name("box.py")
+_SCRIPT = Path(__file__).with_name("sandbox_worker.py")
+_SCRIPTS = (_SCRIPT, _SCRIPT.with_name("sandbox_values.py"))
+PACKAGES = ("numpy", "numpy.libs")
+"""Folders of installed packages that a program may import from, where they are here: numpy with its libraries, as the
+data set's own harness would find it."""
 _REMEMBERED = 16384
 """Verdicts kept: a few hundred bytes each, and equal candidates are frequent."""
 
@@ -74,7 +85,7 @@ class Hidden:
     """The visible ones that are right: the reference solution fulfils them (six of the data set's are not)."""
 
 
-@lru_cache(maxsize=1024)
+@once(1024)
 def hidden(problem: Problem, sandbox: str) -> Hidden:
     """The problem's tests as calls; made once.
 
@@ -96,7 +107,7 @@ def hidden(problem: Problem, sandbox: str) -> Hidden:
     return Hidden(found["total"], "\n".join(found["calls"]), "\n".join(found["expected"]), kept)
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@once(_REMEMBERED)
 def verdict(problem: Problem, program: str, sandbox: str) -> Verdict:
     """Judge a program by the hidden tests; equal programs run once.
 
@@ -117,7 +128,7 @@ def verdict(problem: Problem, program: str, sandbox: str) -> Verdict:
     return Verdict(found["passed"], tests.total, found["ended"] and found["passed"] == found["ran"] == tests.total)
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@once(_REMEMBERED)
 def trial(problem: Problem, program: str, sandbox: str) -> Trial:
     """Run the visible examples.
 
@@ -142,7 +153,7 @@ def trial(problem: Problem, program: str, sandbox: str) -> Trial:
     return Trial(ran - len(wrong), len(shown), _why(ended, problem) if ran < len(shown) else "", tuple(wrong))
 
 
-def _why(ended: Ended, problem: Problem) -> str:
+def _why(ended: SandboxResult, problem: Problem) -> str:
     """Why a run did not come to its end."""
     if ended.stopped or ended.exit_code not in KILLED:
         return f"stopped for its {ended.stopped}" if ended.stopped else "it ended before all examples had run"
@@ -179,12 +190,24 @@ def _described(problem: Problem, shown: list[Example] | None = None) -> str:
     )
 
 
-def _box(mode: str, problem: Problem, sandbox: str, files: dict[str, str]) -> Ended:
-    """Run one mode of the script, with a fixed hash seed and without installed packages."""
-    python = interpreter(find_backend(sandbox))
-    command = ["/usr/bin/env", "PYTHONHASHSEED=0", python, "-S", "-B", _SCRIPT.name, mode]
-    files = {_SCRIPT.name: _SCRIPT.read_text(encoding="utf-8"), **files}
-    return run(command, files=files, limits=_limits(problem), backend=sandbox)
+def _box(mode: str, problem: Problem, sandbox: str, files: dict[str, str]) -> SandboxResult:
+    """Run one mode of the script, with a fixed hash seed and no installed package but :data:`PACKAGES`."""
+    backend = find_backend(sandbox)
+    packages = _packages() if backend != "apptainer" else []  # another Python's would not load
+    command = ["/usr/bin/env", "PYTHONHASHSEED=0", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1"]
+    command += [interpreter(backend), "-S", "-B", _SCRIPT.name, mode]
+    files = {path.name: path.read_text(encoding="utf-8") for path in _SCRIPTS} | files
+    files["packages.txt"] = "\n".join(sorted({str(path.parent) for path in packages}))
+    limits, hidden_here = _limits(problem), hiding_places()
+    return run(command, files=files, limits=limits, backend=sandbox, readable=packages, hidden=hidden_here)
+
+
+@lru_cache(maxsize=1)
+def _packages() -> list[Path]:
+    """The folders of :data:`PACKAGES` that are here."""
+    spec = find_spec(PACKAGES[0])
+    places = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
+    return [path for place in places for name in PACKAGES if (path := place.with_name(name).resolve()).is_dir()]
 
 
 def _limits(problem: Problem) -> Limits:

@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, OpenModel, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, Concurrency, OpenModel, Task, known_splits
 from r2v_core.benchmarks.web.chromium import INSTALL, browser, find_chromium
 from r2v_core.digest import derive_seed, digest_of, rng
 from r2v_core.errors import R2VError, nearest
@@ -93,6 +93,7 @@ class MiniWob:
     name = "miniwob"
     needs = "the package miniwob and Chromium"
     action_form: ActionForm = "line"
+    concurrency: Concurrency = "serial"
     instructions = (
         "You use a web page, shown as its elements with their ids. Reply with one action and nothing else, for "
         "example: click('12'), fill('13', 'text'), select_option('14', 'option'), press('13', 'Enter')."

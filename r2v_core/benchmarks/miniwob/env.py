@@ -63,7 +63,7 @@ class MiniWobEnv:
         self._last = self._look("")
         return self._last.model_copy(deep=True)
 
-    def slips(self) -> list[str]:
+    def hard_negatives(self) -> list[str]:
         """Nothing beyond :meth:`admissible`: that has other elements and texts to go wrong with."""
         self._started()
         return []
@@ -96,7 +96,7 @@ class MiniWobEnv:
         found = [*self._useful(), *open_to(outcome.observation.state, self.goal, self._facts)]
         return sorted({one.text for one in found})
 
-    def peek(self, action: str) -> bool:
+    def would_progress(self, action: str) -> bool:
         """What ``step(action).progress`` would be.
 
         The expert knows for most actions. For the others (keys, clicks on elements that hold, or lie in, one that the

@@ -6,7 +6,7 @@ import posixpath
 import re
 from dataclasses import dataclass
 
-from r2v_core.benchmarks.actions import code
+from r2v_core.benchmarks.actions import program
 
 OLD, NEW, STOP = "<<<< old", "==== new", ">>>> end"
 LONGEST = 40_000
@@ -49,7 +49,7 @@ class Wanted:
 
 def read_action(action: str) -> Wanted:
     """What an action asks for."""
-    text = code(action)
+    text = program(action)
     if len(text) > LONGEST or not _is_text(text):
         return Wanted(problem=HELP["text"])
     line, _, rest = text.partition("\n")

@@ -1,7 +1,7 @@
 """SWE-bench: repair a bug in a repository, in a workspace with a shell, judged by hidden tests.
 
 This module says which tasks there are; :mod:`.data` reads the instances, :mod:`.build` makes some,
-:mod:`.env` plays them in the boxes of :mod:`.rooms`, :mod:`.judge` grades. Importing it needs
+:mod:`.env` plays them in the boxes of :mod:`.runtime`, :mod:`.judge` grades. Importing it needs
 no package of the benchmark's.
 """
 
@@ -15,10 +15,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, OpenModel, Split, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, Concurrency, OpenModel, Split, Task, known_splits
+from r2v_core.benchmarks.swebench.boxes import Execution, Where
 from r2v_core.benchmarks.swebench.data import Instance, built_folder, load_instances
 from r2v_core.benchmarks.swebench.judge import MISSING, docker_problem, has_grader
-from r2v_core.benchmarks.swebench.rooms import Execution, Where, environment_of, repository_of
+from r2v_core.benchmarks.swebench.repositories import environment_of, repository_of
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError, nearest
 from r2v_core.sandbox import find_backend
@@ -62,8 +63,10 @@ class SweBench:
     """A task is an instance; the template is its repository, unless options say otherwise."""
 
     name = "swebench"
+    runs_model_code = True
     needs = "the package swebench, git and bubblewrap, and instances (r2v swebench build); or Docker or Apptainer"
     action_form: ActionForm = "code"
+    concurrency: Concurrency = "computing"
     instructions = (
         "You repair a bug in a repository. Reply with one action. `run COMMAND` in a shell; `view PATH FIRST-LAST` "
         "opens lines; `create PATH`, then the file's text; `undo PATH`; `submit` once it works, which ends the task. "
@@ -126,7 +129,7 @@ class SweBench:
             R2VError: if the instance here is another one than the task's, or can't be run.
         """
         from r2v_core.benchmarks.swebench.env import SweBenchEnv
-        from r2v_core.benchmarks.swebench.rooms import room_for
+        from r2v_core.benchmarks.swebench.runtime import runtime_for
 
         instance = self._instances().get(task.task_id)
         if instance is None or instance.content != task.content:
@@ -137,7 +140,7 @@ class SweBench:
         of = self.options
         where = Where(of.execution, self.folder.resolve(), of.command_s, of.tests_s, of.memory_mb, of.disk_mb)
         labels = of.labels if of.labels != "auto" else "tests" if of.execution == "local" else "plan"
-        return SweBenchEnv(task, room_for(instance, where), labels)
+        return SweBenchEnv(task, runtime_for(instance, where), labels)
 
     def _instances(self) -> dict[str, Instance]:
         options = self.options

@@ -23,18 +23,21 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from r2v_core.benchmarks.swebench.boxes import Where
 from r2v_core.benchmarks.swebench.data import END, FILE, START, Instance, project
+from r2v_core.benchmarks.swebench.doubts import PASSING
+from r2v_core.benchmarks.swebench.files import Overlay
 from r2v_core.benchmarks.swebench.judge import grade, statuses
-from r2v_core.benchmarks.swebench.rooms import Room, Where
+from r2v_core.benchmarks.swebench.runtime import Runtime
 from r2v_core.config.explain import explain, schema_keys
 from r2v_core.config.yamlfile import read_yaml
+from r2v_core.console import say
 from r2v_core.errors import R2VError
 
 TABLE = Path("configs/swebench/instances.yaml")
 PYTEST = "python -m pytest -rA --tb=no --show-capture=no -p no:cacheprovider -o addopts= "
 WHERE = {"execution": "local", "command_s": 60, "tests_s": 300, "memory_mb": 2048, "disk_mb": 256}
 _DATE = "2020-01-01T00:00:00+0000"
-_PASSING = ("PASSED", "XFAIL")
 
 
 class Recipe(BaseModel):
@@ -87,7 +90,7 @@ def build(
     recipes: Sequence[Recipe],
     folder: Path,
     requirements: Sequence[str] = ("pytest",),
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
 ) -> list[Built]:
     """Make instances, their repositories and their virtual environment in ``folder``; what is downloaded is kept.
 
@@ -176,20 +179,20 @@ def _built(recipe: Recipe, archives: dict[tuple[str, str], Path], folder: Path) 
                     (recipe.before, recipe.after))  # fmt: skip
         repository = folder / "repositories" / recipe.repo.replace("/", "__")
         instance = _drafted(recipe, repository, old, new)
-    room = Room(instance, Where(folder=folder, **WHERE))  # type: ignore[arg-type]
-    logs = [room.log(patch, room.where.tests_s) for patch in (b"", instance.patch.encode())]
-    before, after = (statuses(instance, log) for log in logs)
-    whole = sorted(test for test, status in after.items() if status in _PASSING and test.count("[") == test.count("]"))
+    runtime = Runtime(instance, Where(folder=folder, **WHERE))  # type: ignore[arg-type]
+    runs = [runtime.tests(changes) for changes in (Overlay(), runtime.gold)]
+    before, after = (statuses(instance, run.log) for run in runs)
+    whole = sorted(test for test, status in after.items() if status in PASSING and test.count("[") == test.count("]"))
     instance = replace(
         instance,
-        fail_to_pass=tuple(test for test in whole if before.get(test) not in _PASSING),
-        pass_to_pass=tuple(test for test in whole if before.get(test) in _PASSING),
+        fail_to_pass=tuple(test for test in whole if before.get(test) not in PASSING),
+        pass_to_pass=tuple(test for test in whole if before.get(test) in PASSING),
     )
     for what, tests in (("only with the fix", instance.fail_to_pass), ("both times", instance.pass_to_pass)):
         if not tests:
-            said = " / ".join(logs[1].strip().splitlines()[-4:])
+            said = " / ".join(runs[1].printed.strip().splitlines()[-4:])
             raise R2VError(f"{instance.instance_id}: no test passes {what}; the log with the fix ends: {said}")
-    verdicts = [grade(instance, text, log) for text, log in zip(("", instance.patch), logs, strict=True)]
+    verdicts = [grade(instance, text, run.log) for text, run in zip(("", instance.patch), runs, strict=True)]
     return Built(instance, gold=verdicts[1].resolved and not verdicts[0].resolved)
 
 

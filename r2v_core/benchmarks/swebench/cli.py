@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from r2v_core.console import Json, print_json, print_table
+from r2v_core.console import Json, print_json, print_table, say
 from r2v_core.errors import R2VError, nearest
 
 swebench_app = typer.Typer(no_args_is_help=True, help="SWE-bench instances from PyPI (build).", rich_markup_mode=None)
@@ -34,7 +33,7 @@ def build(
     for name in only or []:
         if name not in known:
             raise R2VError(f"no instance '{name}' in {builder.TABLE}.{nearest(name, known)}")
-    log = (lambda line: print(line, file=sys.stderr)) if as_json else print
+    log = (lambda line: say(line, error=True)) if as_json else say
     chosen = [known[name] for name in only] if only else recipes
     rows = builder.rows(builder.build(chosen, folder or built_folder(None), log=log))
     (print_json if as_json else print_table)(rows)

@@ -76,6 +76,12 @@ class Instance:
         return f"python -m pytest -rA --tb=no --show-capture=no -p no:cacheprovider {tests}"
 
     @property
+    def test_files(self) -> tuple[str, ...]:
+        """The files that the hidden tests are in, as far as names and patch tell."""
+        named = {test.partition("::")[0] for test in (*self.fail_to_pass, *self.pass_to_pass) if ".py::" in test}
+        return tuple(sorted(named | {new for _, new in _FILE_LINE.findall(self.test_patch)}))
+
+    @property
     def docker_image(self) -> str:
         """The official image of the instance, as published on Docker Hub."""
         name = self.instance_id.lower().replace("__", "_1776_")

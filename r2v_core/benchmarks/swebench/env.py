@@ -6,11 +6,11 @@ from typing import Literal
 
 from r2v_core.benchmarks.base import Outcome, Task, closed, not_started
 from r2v_core.benchmarks.swebench.actions import Wanted, read_action
-from r2v_core.benchmarks.swebench.box import is_test_file
-from r2v_core.benchmarks.swebench.expert import Move, in_place, plan, slips
+from r2v_core.benchmarks.swebench.expert import Move, hard_negatives, in_place, plan
 from r2v_core.benchmarks.swebench.files import Overlay
-from r2v_core.benchmarks.swebench.rooms import Room
-from r2v_core.benchmarks.swebench.work import Effect, Workspace, act, told
+from r2v_core.benchmarks.swebench.runtime import Runtime
+from r2v_core.benchmarks.swebench.sources import is_test_file
+from r2v_core.benchmarks.swebench.work import Effect, Workspace, act, render_observation
 from r2v_core.trajectory import Observation
 
 Labels = Literal["tests", "plan"]
@@ -31,9 +31,9 @@ class SweBenchEnv:
     waiting_action = "run true"
     """Changes nothing."""
 
-    def __init__(self, task: Task, room: Room, labels: Labels) -> None:
+    def __init__(self, task: Task, runtime: Runtime, labels: Labels) -> None:
         self.task = task
-        self._room = room
+        self._runtime = runtime
         self._labels = labels
         self._open = True
         self._started = False
@@ -59,7 +59,7 @@ class SweBenchEnv:
             self._done, self._solved = True, self._passes()
             said = "pass" if self._solved else "do not pass"
             return self._outcome(f"Submitted. The hidden tests {said}.", self._solved)
-        effect = act(self._room, self._workspace, wanted)
+        effect = act(self._runtime, self._workspace, wanted)
         progress = self._progress(wanted, effect)
         if effect.done:
             self._shown.add(self._mark(wanted))
@@ -71,15 +71,15 @@ class SweBenchEnv:
         self._require_started()
         if self._done:
             return []
-        source = [name for name in self._room.names if name.endswith(".py") and not is_test_file(name)]
+        source = [name for name in self._runtime.names if name.endswith(".py") and not is_test_file(name)]
         return sorted({"submit", "run git diff", "run ls", *(f"view {name}" for name in source[:OPENED])})
 
-    def slips(self) -> list[str]:
+    def hard_negatives(self) -> list[str]:
         """The expert's next edit with a mistake in it; none after the end."""
         self._require_started()
-        return [] if self._done else slips(self._room, self._plan(self._workspace))
+        return [] if self._done else hard_negatives(self._runtime, self._plan(self._workspace))
 
-    def peek(self, action: str) -> bool | None:
+    def would_progress(self, action: str) -> bool | None:
         """What ``step(action).progress`` would be."""
         self._require_started()
         if self._done:
@@ -87,7 +87,7 @@ class SweBenchEnv:
         wanted = read_action(action)
         if wanted.kind == "submit":
             return self._foreseen()
-        return self._progress(wanted, act(self._room, self._workspace, wanted))
+        return self._progress(wanted, act(self._runtime, self._workspace, wanted))
 
     def expert_action(self) -> str | None:
         """The first action of the plan, ``submit`` where it is empty; None after the end."""
@@ -104,26 +104,26 @@ class SweBenchEnv:
     def patch(self) -> str:
         """The workspace as a patch: what is submitted."""
         tree = self._workspace.overlay.tree
-        return self._room.patch(tree).decode(errors="replace") if tree.entries else ""
+        return self._runtime.patch(tree).decode(errors="replace") if tree.entries else ""
 
     def _plan(self, workspace: Workspace) -> list[Move]:
-        return plan(self._room, workspace, self._resolved)
+        return plan(self._runtime, workspace, self._resolved)
 
     def _resolved(self, overlay: Overlay) -> bool:
         if self._labels == "plan":
-            return in_place(self._room, overlay)
-        return self._room.judge(overlay).resolved
+            return in_place(self._runtime, overlay)
+        return self._runtime.judge(overlay).resolved
 
     def _passes(self) -> bool:
         """Whether the hidden tests pass now."""
-        return self._room.judge(self._workspace.overlay).resolved
+        return self._runtime.judge(self._workspace.overlay).resolved
 
     def _foreseen(self) -> bool | None:
         """What is known of the verdict beforehand; where the tests run on ``submit`` alone they don't run for this."""
         overlay = self._workspace.overlay
         if self._labels == "tests":
             return self._passes()
-        return True if in_place(self._room, overlay) else None if overlay.tree.entries else False
+        return True if in_place(self._runtime, overlay) else None if overlay.tree.entries else False
 
     def _mark(self, wanted: Wanted) -> tuple[str, str]:
         what = f"{wanted.kind} {wanted.text} {wanted.path} {wanted.first} {wanted.last}"
@@ -147,7 +147,7 @@ class SweBenchEnv:
             return True
         if self._labels == "plan":
             return None
-        now, then = self._room.judge(before.overlay), self._room.judge(after.overlay)
+        now, then = self._runtime.judge(before.overlay), self._runtime.judge(after.overlay)
         return then.resolved or then.score > now.score
 
     def _edits(self, workspace: Workspace) -> int:
@@ -156,18 +156,19 @@ class SweBenchEnv:
     def _outcome(self, feedback: str, progress: bool | None) -> Outcome:
         left = 0 if self._solved else None if self._done else len(self._plan(self._workspace)) + 1
         return Outcome(
-            observation=Observation(state=told(self._room, self._workspace), feedback=feedback),
+            observation=Observation(state=render_observation(self._runtime, self._workspace), feedback=feedback),
             done=self._done,
             success=self._solved,
             score=1.0 if self._solved else self._score(),
             remaining=left,
             progress=progress,
+            flags=self._runtime.judge(self._workspace.overlay).flags if self._done else [],
         )
 
     def _score(self) -> float:
         if self._labels == "plan" and not self._done:
             return 0.0
-        return self._room.judge(self._workspace.overlay).score
+        return self._runtime.judge(self._workspace.overlay).score
 
     def _require_open(self) -> None:
         if not self._open:

@@ -15,17 +15,18 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import islice
 
-from r2v_core.benchmarks.actions import code
+from r2v_core.benchmarks.actions import program
 from r2v_core.benchmarks.swebench.actions import MOST_LINES, edit_action, read_action
 from r2v_core.benchmarks.swebench.files import Entry, Overlay
-from r2v_core.benchmarks.swebench.rooms import Room
-from r2v_core.benchmarks.swebench.work import Window, Workspace, act, entry, key, lines_of, places, text_of
+from r2v_core.benchmarks.swebench.lines import key, lines_of, places
+from r2v_core.benchmarks.swebench.runtime import Runtime
+from r2v_core.benchmarks.swebench.work import Window, Workspace, act, entry, text_of
 from r2v_core.digest import rng
 
 NEAR = 2
 """Differences with at most so many equal lines between them are one edit."""
 LONGEST_PLAN = 400
-SLIPS = 3
+HARD_NEGATIVES = 3
 """Edits with a mistake, for each place."""
 
 _MISTAKES = (
@@ -45,7 +46,7 @@ class Move:
     """Whether it only opens a file."""
 
 
-def plan(room: Room, workspace: Workspace, resolved: Callable[[Overlay], bool]) -> list[Move]:
+def plan(runtime: Runtime, workspace: Workspace, resolved: Callable[[Overlay], bool]) -> list[Move]:
     """What is left to do before ``submit``: nothing where the hidden tests pass.
 
     Args:
@@ -53,19 +54,19 @@ def plan(room: Room, workspace: Workspace, resolved: Callable[[Overlay], bool]) 
     """
     if resolved(workspace.overlay):
         return []
-    return list(islice(_moves(room, workspace, resolved), LONGEST_PLAN))
+    return list(islice(_moves(runtime, workspace, resolved), LONGEST_PLAN))
 
 
-def in_place(room: Room, overlay: Overlay) -> bool:
+def in_place(runtime: Runtime, overlay: Overlay) -> bool:
     """Whether the reference patch, and nothing else, is in the workspace."""
-    gold = room.gold
+    gold = runtime.gold
     bare = Workspace(overlay)
     alone = all(name in gold.entries for name in overlay.tree)
-    return alone and all(_towards(room, bare, path, gold.entries[path]) is None for path in gold)
+    return alone and all(_towards(runtime, bare, path, gold.entries[path]) is None for path in gold)
 
 
-def _moves(room: Room, workspace: Workspace, resolved: Callable[[Overlay], bool]) -> Iterator[Move]:
-    gold = room.gold
+def _moves(runtime: Runtime, workspace: Workspace, resolved: Callable[[Overlay], bool]) -> Iterator[Move]:
+    gold = runtime.gold
     others = [name for name in workspace.overlay.tree if name not in gold.entries]
     if others and not resolved(workspace.overlay.placed(gold.entries)):
         for name in others:
@@ -74,24 +75,24 @@ def _moves(room: Room, workspace: Workspace, resolved: Callable[[Overlay], bool]
                 workspace = replace(workspace, overlay=overlay)
                 yield Move(f"undo {name}", workspace)
     for path in gold:
-        while move := _towards(room, workspace, path, gold.entries[path]):
+        while move := _towards(runtime, workspace, path, gold.entries[path]):
             workspace = move.after
             yield move
 
 
-def _towards(room: Room, workspace: Workspace, path: str, goal: Entry) -> Move | None:
+def _towards(runtime: Runtime, workspace: Workspace, path: str, goal: Entry) -> Move | None:
     """The next action at one path; None where it is as it has to be."""
-    present, text = entry(room, workspace.overlay, path), text_of(room, workspace.overlay, path)
+    present, text = entry(runtime, workspace.overlay, path), text_of(runtime, workspace.overlay, path)
     if goal.data is None:
         return _removed(workspace, path, goal) if present != goal else None
     wished = goal.data.decode(errors="replace")
     if text is None or not lines_of(text) or wished.encode() != goal.data:
         if present.data == goal.data:
             return None
-        if path in workspace.overlay.entries and room.read(path):
+        if path in workspace.overlay.entries and runtime.read(path):
             return _undone(workspace, path)
         made = Workspace(workspace.overlay.placed({path: Entry(goal.data)}), Window(path, 1, 1))
-        return _certain(room, workspace, f"create {path}\n{wished}".rstrip("\n"), path, goal.data, made)
+        return _certain(runtime, workspace, f"create {path}\n{wished}".rstrip("\n"), path, goal.data, made)
     have, want = lines_of(text), lines_of(wished)
     place = next_place(have, want)
     if place is None:
@@ -105,7 +106,7 @@ def _towards(room: Room, workspace: Workspace, path: str, goal: Entry) -> Move |
     written = edit_action(path, _block(old), _block(new))
     whole = "".join(f"{line}\n" for line in [*have[:first], *new, *have[last:]])
     made = replace(workspace, overlay=workspace.overlay.placed({path: Entry(whole.encode(), present.executable)}))
-    return _certain(room, workspace, written, path, whole.encode(), made)
+    return _certain(runtime, workspace, written, path, whole.encode(), made)
 
 
 def _removed(workspace: Workspace, path: str, goal: Entry) -> Move:
@@ -120,11 +121,11 @@ def _undone(workspace: Workspace, path: str) -> Move:
     return Move(f"undo {path}", replace(workspace, overlay=workspace.overlay.without(path)))
 
 
-def _certain(room: Room, workspace: Workspace, action: str, path: str, data: bytes, made: Workspace) -> Move:
+def _certain(runtime: Runtime, workspace: Workspace, action: str, path: str, data: bytes, made: Workspace) -> Move:
     """The action, if it survives being read as a model's reply is; else the same by a command."""
     wanted = read_action(action)
-    if code(action) == action and not wanted.problem:
-        effect = act(room, workspace, wanted)
+    if program(action) == action and not wanted.problem:
+        effect = act(runtime, workspace, wanted)
         if effect.done:
             return Move(action, effect.after)
     packed = base64.b64encode(data).decode()
@@ -166,7 +167,7 @@ def _block(lines: list[str]) -> str:
     return "".join(f"{line if line.strip() else ''}\n" for line in lines)
 
 
-def slips(room: Room, moves: list[Move]) -> list[str]:
+def hard_negatives(runtime: Runtime, moves: list[Move]) -> list[str]:
     """Edits like the plan's next one, each with one mistake in it; sorted, the same for the same place."""
     edit = next((move.action for move in moves if move.action.startswith("edit ")), "")
     if not edit:
@@ -184,6 +185,6 @@ def slips(room: Room, moves: list[Move]) -> list[str]:
     shorter = [line for line in lines_of(wanted.text) if line in kept]
     if shorter and shorter != lines_of(wanted.old):
         found.add(edit_action(wanted.path, wanted.old, "".join(f"{line}\n" for line in shorter)))
-    usable = sorted(action for action in found if code(action) == action and action != edit)
-    order = rng("swebench-slips", room.instance.instance_id, edit).permutation(len(usable)).tolist()
-    return sorted(usable[i] for i in order[:SLIPS])
+    usable = sorted(action for action in found if program(action) == action and action != edit)
+    order = rng("swebench-slips", runtime.instance.instance_id, edit).permutation(len(usable)).tolist()
+    return sorted(usable[i] for i in order[:HARD_NEGATIVES])

@@ -1,13 +1,13 @@
 """What a patch is worth: SWE-bench's own grader on the log of the hidden tests.
 
 The verdict depends on FAIL_TO_PASS and PASS_TO_PASS alone, read by ``swebench``'s log parsers and graded by its
-``get_eval_report``. The tests run on a fresh copy of the repository with the patch; what the patch does to test files,
-``conftest.py`` and pytest's own settings is undone before the hidden tests are put in place, so an agent that edits,
-deletes or adds tests changes nothing.
+``get_eval_report``. The tests run on a fresh copy of the repository with the patch's source (:mod:`.sources`): an agent
+that edits, deletes or adds tests or settings changes nothing. What is graded is not what was printed but what pytest
+recorded, and passes are believed where the same tests fail once they have to (:mod:`.doubts`).
 
 **What is not prevented**: tests and fix run in one process, there as in the official harness. A fix that is written to
-deceive (one that patches pytest when it is imported, or writes result lines to the file behind standard output) can
-make itself pass. The grader notices lines that don't fit the exit status, nothing else.
+deceive this very procedure, by telling a control from the tests or by searching the process for the records' key, can
+make itself pass. ``docs/sandbox.md`` says what was tried.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from r2v_core.benchmarks.once import once
 from r2v_core.benchmarks.swebench.data import END, START, Instance
 from r2v_core.errors import R2VError
 
@@ -57,11 +57,20 @@ class Verdict:
     to_keep: int
     ran: bool = True
     """Whether the patch applied and the tests said anything."""
+    doubt: str = ""
+    """Why what the tests said is not believed; nothing is fixed then."""
+    touched: tuple[str, ...] = ()
+    """Files of the patch, other than tests, that decide how tests run, or could, each with what it is."""
 
     @property
     def score(self) -> float:
         """The share that is fixed, times the share that is kept."""
         return self.fixed / self.to_fix * (self.kept / self.to_keep if self.to_keep else 1.0)
+
+    @property
+    def flags(self) -> list[str]:
+        """What a reader of the verdict should know of how it was reached for."""
+        return [*([f"not believed: {self.doubt}"] if self.doubt else []), *self.touched]
 
 
 def untouched(instance: Instance) -> Verdict:
@@ -129,7 +138,7 @@ def from_report(instance: Instance, report: dict[str, Any]) -> Verdict:
     return Verdict(bool(report["resolved"]), fixed, len(instance.fail_to_pass), kept, len(instance.pass_to_pass))
 
 
-@lru_cache(maxsize=1)
+@once(1)
 def _grader() -> tuple[Any, Any]:
     """The grading module and the class of what it is asked about.
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, OpenModel, Split, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, Concurrency, OpenModel, Split, Task, known_splits
 from r2v_core.benchmarks.textworld.build import Game, Request, Unmakeable, build_games, describe
 from r2v_core.digest import derive_seed, digest_of
 from r2v_core.errors import R2VError
@@ -143,6 +143,7 @@ class TextWorld:
     name = "textworld"
     needs = "the package textworld"
     action_form: ActionForm = "line"
+    concurrency: Concurrency = "serial"
     instructions = (
         "You play a text game. Reply with one short command and nothing else, for example: go east, open chest, "
         "take key from chest, put key on table, unlock door with key, examine table, eat apple, inventory, look."

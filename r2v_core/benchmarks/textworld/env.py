@@ -119,12 +119,12 @@ class TextWorldEnv:
         self._require_started()
         return [] if self._last.done else sorted(self._state.admissible_commands)
 
-    def slips(self) -> list[str]:
+    def hard_negatives(self) -> list[str]:
         """None: most admissible commands lead nowhere."""
         self._require_started()
         return []
 
-    def peek(self, action: str) -> bool:
+    def would_progress(self, action: str) -> bool:
         """What ``step(action).progress`` would be.
 
         The command runs in the interpreter, whose memory is then put back; the events it reports are applied to a copy

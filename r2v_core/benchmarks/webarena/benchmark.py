@@ -23,7 +23,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.actions import ActionForm
-from r2v_core.benchmarks.base import SPLITS, OpenModel, Task, known_splits
+from r2v_core.benchmarks.base import SPLITS, Concurrency, OpenModel, Task, known_splits
 from r2v_core.benchmarks.web.chromium import INSTALL, find_chromium
 from r2v_core.benchmarks.webarena.format import TaskConfig, read_file
 from r2v_core.benchmarks.webarena.judge import AnswerJudge
@@ -64,6 +64,7 @@ class WebArena:
     name = "webarena"
     needs = "the task file of libwebarena, Chromium, and the sites, set up by you, at WA_SHOPPING, WA_REDDIT, …"
     action_form: ActionForm = "line"
+    concurrency: Concurrency = "serial"
     instructions = (
         "You use web sites, shown as the elements of the page in front with their ids. Reply with one action and "
         "nothing else, for example: click('12'), fill('13', 'text'), select_option('14', 'option'), "

@@ -123,12 +123,12 @@ class WebArenaEnv:
             return []
         return sorted({one.text for one in open_to(outcome.observation.state, self.task.goal, self._facts)})
 
-    def slips(self) -> list[str]:
+    def hard_negatives(self) -> list[str]:
         """Nothing: whatever is done here is done to a site."""
         self._started()
         return []
 
-    def peek(self, action: str) -> bool | None:
+    def would_progress(self, action: str) -> bool | None:
         """What ``step(action).progress`` would be, None where that will be unknown: most actions can't be tried."""
         parsed = parse(action, BROWSING, LONGEST)
         if self._started().done or isinstance(parsed, str) or self._refusal(parsed):

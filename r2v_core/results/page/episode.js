@@ -29,6 +29,10 @@ class EpisodeColumn {
     const focused = this.node.querySelector(".strip")?.contains(document.activeElement);
     const unfolded = this.node.querySelector("details")?.open;
     this.node.setAttribute("aria-label", `Episode of ${method}`);
+    if (last < 0) {
+      this.node.replaceChildren(this.header(), el("p", { class: "muted" }, "No step was played."));
+      return;
+    }
     this.node.replaceChildren(
       this.header(),
       this.strip(here, parting),
@@ -45,14 +49,15 @@ class EpisodeColumn {
       plural(get("n_steps"), "step"),
       `${get("teacher_calls")} by the teacher`,
       `cost ${units(get("cost"))} units`,
-      get("truncated") ? "cut at the step limit" : "ended by the benchmark",
+      get("error") ? "ended in an error" : get("truncated") ? "cut at the step limit" : "ended by the benchmark",
     ];
     return el(
       "header",
       {},
       el("h3", {}, verdictMark(get("success")), ` ${get("method")}`, el("span", { class: "verdict" }, get("success") ? " solved it" : " did not solve it")),
       el("p", { class: "muted" }, this.page.methods.get(get("method")) ?? ""),
-      el("p", { class: "facts" }, facts.join(" · "), get("safety_failure") ? el("span", { class: "tag bad" }, "unsafe") : null),
+      el("p", { class: "facts" }, facts.join(" · "), get("safety_failure") ? el("span", { class: "tag bad" }, "unsafe") : null,
+        get("flagged") ? el("span", { class: "tag bad" }, "verdict in doubt") : null),
     );
   }
 

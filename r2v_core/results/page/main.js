@@ -112,7 +112,7 @@ async function showEpisode(drawing) {
   showChoices(row, beside);
   const parting = other === undefined ? null : partingStep(first.episode, second.episode);
   const longest = Math.max(first.episode.steps.length, other === undefined ? 0 : second.episode.steps.length);
-  state = { ...state, step: Math.min(state.step, longest - 1) };
+  state = { ...state, step: Math.max(0, Math.min(state.step, longest - 1)) };
   first.draw(state.step, state.shown, parting);
   byId("second").hidden = other === undefined;
   byId("columns").classList.toggle("two", other !== undefined);

@@ -141,6 +141,8 @@ function routing(step, method, page) {
   }
   const answer = decision.escalate ? "Ask the teacher" : "Let the small model act";
   lines.push(el("p", {}, el("b", { class: "answer" }, answer), decision.blocked ? ` — refused: ${decision.blocked}` : "", rule ? el("span", { class: "muted" }, ` (${rule})`) : null));
+  const cut = Object.entries(decision.cut ?? {});
+  if (cut.length) lines.push(el("p", { class: "cut" }, `Left out of the small model's prompt: ${cut.map(([part, n]) => `${plural(n, "token")} of the ${part}`).join(", ")}`));
   const features = Object.entries(decision.features);
   if (features.length) {
     const cells = features.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, fixed(value, 3))]);
