@@ -70,8 +70,11 @@ swebench: $(STAMP) ## build the SWE-bench instances of configs/swebench/instance
 ui: $(STAMP) ## open Dagster's UI on http://127.0.0.1:3000 (another port: make ui PORT=3001)
 	@exec $(BIN)/python -m r2v_assets.ui -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
-test: $(STAMP) $(VLLM_STAMP) ## run all tests, with the coverage of r2v_core
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term --durations 30
+# three workers on two cores: about half of the time tests wait for a cluster, a server or a browser
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report term --durations 60
+
+test: $(STAMP) $(VLLM_STAMP) ## run all tests, with the coverage of r2v_core in the tests' own processes
+	@$(PYTEST)
 
 test-fast: $(STAMP) ## run what needs no cluster, browser, model or game: the inner loop
 	@$(BIN)/pytest -n 2 -q -m 'not (slurm or browser or slow)'

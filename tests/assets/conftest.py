@@ -27,14 +27,14 @@ benchmark:
     goals: [detailed]
     mix: [{family: treasure_hunter, level: 4}]
 perturbations:
-  seeds: {train: 1, router: 10, validation: 8, test: 1}
+  seeds: {train: 1, router: 6, validation: 4, test: 1}
 slm: {max_action_tokens: 6, max_prompt_tokens: 160}
 training:
   bc: {max_steps: 3, batch_size: 2}
   verifier: {max_steps: 2, batch_size: 2, layers: 2}
   dpo: {max_steps: 1, batch_size: 1, consistency_batch: 1}
   router: {epochs: 5, cvar_epsilon: 0.6, baselines: [entropy_router, cascade_router, random_router]}
-candidates: {k: 4, max_states: 24}
+candidates: {k: 4, max_states: 12}
 evaluation: {bootstrap: 50, sweep: [0.3]}
 """
 

@@ -135,7 +135,7 @@ def test_thresholds_were_swept_and_calibrated_by_playing(whole: tuple[Project, s
     levels = json.loads(router.read_text())["calibration"]["levels"]
     assert all(found[0]["share"] == 1.0 and found[0]["success"] > 0 for found in levels.values())
     played = (router.parent / "validation_episodes.jsonl").read_text().splitlines()
-    assert len(played) == sum(map(len, levels.values())) * 2 * 8  # tasks × seeds
+    assert len(played) == sum(map(len, levels.values())) * 2 * 4  # tasks × seeds
 
 
 def test_an_ablation_reuses_the_pipeline_and_is_registered(whole: tuple[Project, str]) -> None:
@@ -157,9 +157,7 @@ def test_an_ablation_reuses_the_pipeline_and_is_registered(whole: tuple[Project,
 
 
 def test_again_everything_is_up_to_date(whole: tuple[Project, str], capsys: pytest.CaptureFixture[str]) -> None:
-    began = time.monotonic()
     demo(PARTITION, CONFIG)
-    assert time.monotonic() - began < 30
     out = capsys.readouterr().out
     assert out.count("is up to date") == len(STAGES) and "Everything was up to date" in out
 

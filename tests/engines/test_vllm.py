@@ -148,15 +148,12 @@ def test_a_name_that_nothing_is_served_under_is_refused(at_address: str, small: 
         open_engine(request(small, "vllm", served_as="other"), model_cache)
 
 
-def test_the_packaged_model_with_merged_weights_is_the_same_in_a_server_of_its_own(
-    real_slm: SLMConfig, model_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_merged_weights_are_the_same_in_a_server_of_its_own(
+    small: SLMConfig, adapter: Path, model_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(WHERE, str(real_environment()))
-    slm = real_slm.model_copy(update={"dtype": "float32", "max_action_tokens": 6})
-    adapter = random_adapter(slm, model_cache, tmp_path / "lora")
-    ours = open_engine(slm, model_cache, adapter)
-    (tmp_path / "models").symlink_to(model_cache / "models")
-    theirs = open_engine(request(slm, "vllm", adapter="merged"), tmp_path, adapter, tmp_path / "logs")
+    ours = open_engine(small, model_cache, adapter)
+    theirs = open_engine(request(small, "vllm", adapter="merged"), tmp_path, adapter, tmp_path / "logs")
     equal, apart = greedy_agreement(ours, theirs, 24)
     assert equal >= 0.97 and np.median(apart) <= 0.02 and np.quantile(apart, 0.99) <= 0.1
     assert all(p > 0.001 for p in alike(sampled(ours, 24), sampled(theirs, 24)).values())

@@ -14,22 +14,24 @@ import yaml
 
 from tests.slurm.conftest import Materialization, SlurmProject, clear, make_slurm_project, use, wait_for
 
-SEEDS = 24
+SEEDS = 9
 LIMIT = 6
 KEYS = [f"textworld:expert|{seed}" for seed in range(1, SEEDS + 1)]
 TINY = {
     "defaults": ["small"],
     "benchmark": {"splits": {"train": 1, "router": 1, "validation": 1, "test": 1}},
 }
+LONG = {"defaults": ["small"], "collection": {"episodes_per_task": 30, "parallel": 1}}
 
 
 @pytest.fixture(scope="module")
 def project(
     tmp_path_factory: pytest.TempPathFactory, game_cache: Path, cluster: Any, first: tuple[SlurmProject, str]
 ) -> Iterator[SlurmProject]:
-    """A project of 24 seeds with Dagster's daemon at work."""
+    """A project of nine seeds with Dagster's daemon at work."""
     project = make_slurm_project(tmp_path_factory.mktemp("backfill"), game_cache, cluster, ssh=False)
-    (project.root / "configs/tiny.yaml").write_text(yaml.safe_dump(TINY))
+    for name, config in (("tiny", TINY), ("long", LONG)):
+        (project.root / f"configs/{name}.yaml").write_text(yaml.safe_dump(config))
     set_config(project, "tiny.yaml")
     daemon = project.start("dagster._daemon", "run", "-m", "r2v_assets.definitions")
     with pytest.MonkeyPatch.context() as patch:
@@ -57,7 +59,7 @@ def backfill(project: SlurmProject, instance: dg.DagsterInstance, asset: str, ke
     return instance.get_backfills(limit=1)[0].backfill_id
 
 
-def test_24_partitions_side_by_side_under_the_limit_and_a_failed_one_again(project: SlurmProject) -> None:
+def test_partitions_side_by_side_under_the_limit_and_a_failed_one_again(project: SlurmProject) -> None:
     cluster = project.cluster
     with project.instance() as instance:
         backfill_id = backfill(project, instance, "task_suite", KEYS)
@@ -86,7 +88,7 @@ def test_24_partitions_side_by_side_under_the_limit_and_a_failed_one_again(proje
 
 
 def test_run_cancelled_in_the_ui_cancels_its_job(project: SlurmProject) -> None:
-    set_config(project, "small.yaml")  # enough episodes to be cancelled in the middle
+    set_config(project, "long.yaml")  # enough episodes to be cancelled in the middle
     with project.instance() as instance:
         backfill(project, instance, "trajectory_run", KEYS[:1])
         wait_for(lambda: len(project.episodes()) >= 1, 180, "an episode")
@@ -99,4 +101,4 @@ def test_run_cancelled_in_the_ui_cancels_its_job(project: SlurmProject) -> None:
     wait_for(lambda: "CANCELLED" in project.cluster.run("sacct", "-X", "-n", "-j", job_id, "-o", "State%20"), 60)
     (manifest,) = project.manifests("collect")
     assert manifest.status == "partial"
-    assert Materialization(project).done().run_id == manifest.run_id
+    assert Materialization(project, config="configs/long.yaml").done().run_id == manifest.run_id
