@@ -6,6 +6,11 @@ environment there (would it make progress?) without being played.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("candidates")
+
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -252,9 +257,3 @@ def _preview(rows: Sequence[CandidateRow], counts: dict[str, float]) -> str:
                 f"| {score} | {candidate.progress} |"
             )
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("candidates")

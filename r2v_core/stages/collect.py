@@ -15,6 +15,11 @@ benchmark's own expert), and a few other admissible actions with whether they wo
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("collect")
+
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -224,9 +229,3 @@ def _preview(episodes: Sequence[Episode]) -> str:
     lines += ["", f"**{first.task_id}** — {first.goal}", ""]
     lines += [f"{step.index + 1}. `{headline(step.action)}` ({step.actor})" for step in first.steps]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("collect")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("perturb")
+
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -66,9 +71,3 @@ def _preview(ctx: StageContext, fired: Counter[tuple[str, str]], n_steps: int, p
         quoted = [text.replace("\n", "\n> ") for text in (changed.clean.text, changed.observation.text)]
         lines += ["", f"One step under {what}. Before:", "", f"> {quoted[0]}", "", "After:", "", f"> {quoted[1]}"]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("perturb")

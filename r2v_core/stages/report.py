@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("report")
+
 import shutil
 from collections.abc import Iterator
 
@@ -89,9 +94,3 @@ def _rules(evaluation: UpstreamRun) -> dict[str, str]:
     """How the rules without a single score decided, for readers of a step."""
     agent = AgentConfig.model_validate(evaluation.manifest.config["agent"])
     return {name: rule.decision(agent) for name, rule in RULES.items() if rule.decision is not None}
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("report")

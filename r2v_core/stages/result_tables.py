@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("result_tables")
+
 import json
 import shutil
 from pathlib import Path
@@ -267,9 +272,3 @@ def _publish(source: Path, target: Path) -> None:
     for path in stale:
         if path.name not in fresh:
             path.unlink()
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("result_tables")

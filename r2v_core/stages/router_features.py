@@ -8,6 +8,11 @@ can't tell, it is the outcome of the episode if the small model played all of it
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("router_features")
+
 from collections.abc import Sequence
 
 from r2v_core.agent.loop import Job
@@ -109,9 +114,3 @@ def _preview(rows: Sequence[RouterRow]) -> str:
             cells.append(f"{sum(values) / len(values):.3f}" if values else "–")
         lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("router_features")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("task_suite")
+
 from collections import Counter
 
 from r2v_core.benchmarks import make_benchmark
@@ -58,9 +63,3 @@ def _preview(tasks: list[Task]) -> str:
     lines += ["", "Tasks per family and split. One of each family:", ""]
     lines += [f"- **{family}**: {next(t.goal for t in tasks if t.family == family)}" for family in families]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("task_suite")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("train_bc")
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,9 +78,3 @@ def _preview(examples: Sequence[Example], counts: Mapping[str, float]) -> str:
         f"| {counts['examples']:.0f} | {counts['share_perturbed']:.1%} | {counts['distinct_actions']:.0f} |\n\n"
         f"One example:\n\n```text\n{examples[0].prompt}▸{examples[0].action}\n```\n"
     )
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("train_bc")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("train_dpo")
+
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -128,9 +133,3 @@ def _preview(pairs: Sequence[Pair], counts: Mapping[str, float]) -> str:
     lines += ["", "| chosen | rejected |", "| --- | --- |"]
     lines += [f"| `{headline(pair.chosen)}` | `{headline(pair.rejected)}` |" for pair in pairs[:8]]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("train_dpo")

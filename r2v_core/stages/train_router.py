@@ -7,6 +7,11 @@ out on the validation tasks in closed loop (``training.router.calibrate: played`
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("train_router")
+
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -294,9 +299,3 @@ def _write_validation(router: Router, rows: Sequence[RouterRow], ctx: StageConte
         for r, p in zip(rows, probability, strict=True)
     ]
     write_atomic(ctx.run_dir / VALIDATION_NAME, "".join(json.dumps(line) + "\n" for line in lines))
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("train_router")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports: help and refusals come at once
+    from r2v_core.stages.cli import run_module
+
+    run_module("train_verifier")
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,9 +91,3 @@ def _preview(counts: Mapping[str, float]) -> str:
             f"| {counts[f'held_out_{head}']:.0f} | {auc} | {brier} |"
         )
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    from r2v_core.stages.cli import run_module
-
-    run_module("train_verifier")
