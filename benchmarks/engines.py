@@ -28,7 +28,8 @@ from scipy.stats import ks_2samp
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from r2v_core.agent.features import FEATURES, features
-from r2v_core.agent.loop import Choice, Job, Live, play
+from r2v_core.agent.live import Choice, Job, Live
+from r2v_core.agent.loop import play
 from r2v_core.agent.proposer import best_candidate
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.config.schema import SLMConfig

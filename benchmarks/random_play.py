@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from r2v_core.agent.loop import Choice, Job, Live, play
+from r2v_core.agent.live import Choice, Job, Live
+from r2v_core.agent.loop import play
 from r2v_core.config import Config
 from r2v_core.digest import rng
 from r2v_core.perturbations import make_noise

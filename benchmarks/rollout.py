@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from environments import SETTINGS, compare
 
-from r2v_core.agent.loop import Job, play
+from r2v_core.agent.live import Job
+from r2v_core.agent.loop import play
 from r2v_core.agent.proposer import Proposer
 from r2v_core.agent.routed import RoutedAgent
 from r2v_core.agent.rules.base import RoutingDecision, Rule

@@ -17,14 +17,12 @@ from functools import partial
 from typing import Any
 
 from r2v_core.agent.guarded import EpisodeFailed, GuardedEnvironment
-from r2v_core.agent.live import Choice, Driver, Job, Live
+from r2v_core.agent.live import Driver, Job, Live
 from r2v_core.agent.stepping import carried_out, episode_record, started
 from r2v_core.agent.workers import Pending, Threads, Workers
 from r2v_core.benchmarks.base import Environment, Task
 from r2v_core.perturbations import Noise
 from r2v_core.trajectory import Episode
-
-__all__ = ["Choice", "Driver", "Job", "Live", "play"]
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from r2v_core.agent.loop import Job
+from r2v_core.agent.live import Job
 from r2v_core.agent.rules.table import evaluated_methods, make_rules
 from r2v_core.models.router import Router
 from r2v_core.runs.manifest import write_atomic

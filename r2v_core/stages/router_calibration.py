@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
-from r2v_core.agent.loop import Job
+from r2v_core.agent.live import Job
 from r2v_core.agent.rules.table import at_share, make_rules
 from r2v_core.benchmarks.base import Task
 from r2v_core.models.router import Router

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # before the imports: help and refusals come at once
 
 from collections.abc import Sequence
 
-from r2v_core.agent.loop import Job
+from r2v_core.agent.live import Job
 from r2v_core.agent.rules.lottery import at_random
 from r2v_core.digest import digest_of
 from r2v_core.models.router import RouterRow

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from r2v_core.agent.loop import Choice, Job, Live, play
+from r2v_core.agent.live import Choice, Job, Live
+from r2v_core.agent.loop import play
 from r2v_core.benchmarks.base import Environment, Outcome, Task
 from r2v_core.config.schema import EpisodesConfig
 from r2v_core.errors import R2VError

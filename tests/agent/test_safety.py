@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.agent.loop import Choice, Driver, Job, Live, play
+from r2v_core.agent.live import Choice, Driver, Job, Live
+from r2v_core.agent.loop import play
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.config.schema import PerturbationsConfig

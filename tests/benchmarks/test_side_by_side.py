@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.agent.loop import Choice, Job, Live, play
+from r2v_core.agent.live import Choice, Job, Live
+from r2v_core.agent.loop import play
 from r2v_core.benchmarks.base import Benchmark, Environment, Task
 from r2v_core.perturbations import Noise
 

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from r2v_core.agent.loop import Choice, Job, play
+from r2v_core.agent.live import Choice, Job
+from r2v_core.agent.loop import play
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Outcome
 from r2v_core.benchmarks.swebench.actions import HELP, edit_action, read_action

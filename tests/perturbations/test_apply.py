@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2v_core.agent.loop import Choice, Job, Live, play
+from r2v_core.agent.live import Choice, Job, Live
+from r2v_core.agent.loop import play
 from r2v_core.benchmarks.base import Outcome, Task
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import Noise, make_noise

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from r2v_core.agent.loop import Job
+from r2v_core.agent.live import Job
 from r2v_core.benchmarks.base import Task
 from r2v_core.runs import processes
 from r2v_core.runs.jsonl import JsonlStore
