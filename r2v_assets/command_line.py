@@ -58,7 +58,7 @@ def check_command_line(arguments: Sequence[str], defs: dg.Definitions) -> None:
         )
     try:
         partition = check_partition(given["--partition"][-1])
-        run_config = _run_config(given, defs)
+        run_config = _run_config(given, assets, defs)
         with _instance() as instance:
             refuse_missing_inputs(instance, run_config, assets, partition)
     except R2VError as error:
@@ -107,7 +107,7 @@ def _selected(selection: str, defs: dg.Definitions) -> list[str]:
     return [asset for asset in BY_ASSET if dg.AssetKey(asset) in keys]
 
 
-def _run_config(given: dict[str, list[str]], defs: dg.Definitions) -> dict[str, Any]:
+def _run_config(given: dict[str, list[str]], assets: Sequence[str], defs: dg.Definitions) -> dict[str, Any]:
     """The run's config as Dagster will read it, each field known.
 
     Raises:
@@ -115,7 +115,12 @@ def _run_config(given: dict[str, list[str]], defs: dg.Definitions) -> dict[str, 
     """
     merged: dict[str, Any] = {}
     for text in given.get("--config-json", []):
-        merged |= json.loads(text)  # Dagster has read it already
+        given_here = json.loads(text)  # Dagster has read it already
+        if not isinstance(given_here, dict):
+            raise R2VError(
+                f'--config-json {text}: write an object, e.g. \'{{"ops": {{"{assets[0]}": {{"config": {{}}}}}}}}\''
+            )
+        merged |= given_here
     for pattern in given.get("--config", []):
         for path in [Path(pattern)] if Path(pattern).is_absolute() else sorted(Path().glob(pattern)):
             merged |= read_yaml(path, f"--config {path}", dots=True).data

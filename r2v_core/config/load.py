@@ -122,8 +122,13 @@ def section(config: Config, dotted: str) -> Any:
     Raises:
         R2VError: for an unknown key, with the nearest known one.
     """
-    value: Any = config_snapshot(config)
-    for part in dotted.split("."):
+    model: BaseModel = config
+    parts = dotted.split(".")
+    while parts and isinstance(below := getattr(model, parts[0], None), BaseModel):
+        model = below
+        del parts[0]
+    value: Any = model.model_dump(mode="json")
+    for part in parts:
         if not isinstance(value, dict) or part not in value:
             raise R2VError(f"Config key '{dotted}': {unknown_key(dotted, schema_keys(Config))}")
         value = value[part]

@@ -48,6 +48,10 @@ def answer(*arguments: str) -> str:
         ),
         (["--select", "task_suite", "--partition", "textworld:exprt|1"], "Did you mean 'textworld:expert'?"),
         (["--select", "task_suite", "--partition-range", f"{PARTITION}...textworld:expert|2"], "a run of its own"),
+        (
+            ["--select", "task_suite", *HERE, "--config-json", "[1]"],
+            '--config-json [1]: write an object, e.g. \'{"ops": ',
+        ),
         (["--select", "task_suite", *HERE, *config("task_suite", overides=[])], "Did you mean 'overrides'?"),
         (["--select", "task_suite", *HERE, *config("task_suite", resume="maybe")], "root:ops:task_suite:config:resume"),
         (["--select", "task_suite", *HERE, *config("task_suite", overrides=["slm.modle=x"])], "mean 'slm.model'?"),
