@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2v_core.evaluation.certificates import Guarantee, Risk
-from r2v_core.training.router_threshold import LEVELS, Played, descend
+from r2v_core.training.guarantee import LEVELS
+from r2v_core.training.router_threshold import Played, descend
 
 ALPHA = 0.2
 SIZES = (20, 50, 100, 200, 400)

@@ -17,6 +17,7 @@ from r2v_core.runs.directories import project_root
 from r2v_core.runs.storage import storage_error
 from r2v_core.stages.calibrate import calibrate
 from r2v_core.stages.compare import compare
+from r2v_core.stages.forecast_cli import plan
 from r2v_core.teachers.readiness import ask_one_token, survey_teachers
 
 app = typer.Typer(
@@ -50,6 +51,12 @@ app.command(
     epilog="Examples: r2v compare textworld:expert textworld:expert@study · r2v compare textworld --output results/all "
     "· r2v compare textworld:expert --by seed --condition noisy --format latex"
 )(compare)
+
+app.command(
+    epilog="Examples: r2v plan 'textworld:expert|1' "
+    "· r2v plan 'textworld:expert|3' --config configs/textworld/study.yaml "
+    "· r2v plan 'humaneval:gpt-4o|1' --overrides teacher.limits.budget_usd=20 --json"
+)(plan)
 
 
 @app.command()
@@ -123,6 +130,7 @@ def docs(
 
 PAGES = {
     "demo": "quickstart",
+    "plan": "experiments",
     "compare": "compare",
     "calibrate": "router",
     "benchmarks": "benchmarks",

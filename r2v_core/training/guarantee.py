@@ -1,9 +1,12 @@
-"""What a router's calibration promises, from its config, and what too few validation templates can't show."""
+"""What a router's calibration tries and promises, from its config, and what too few validation templates can't show."""
 
 from __future__ import annotations
 
 from r2v_core.config.schema import RouterConfig
 from r2v_core.evaluation.certificates import Guarantee, fewest_templates
+
+LEVELS = (1.0, 0.8, 0.7, 0.6, 0.45, 0.35, 0.28, 0.22, 0.17, 0.13, 0.1, 0.07, 0.04, 0.0)
+"""Shares of logged steps of the router split above the thresholds that are played, from safe to cheap."""
 
 
 def guarantee_of(config: RouterConfig, provider: str) -> Guarantee:

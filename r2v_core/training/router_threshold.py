@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.certificates import Guarantee
+from r2v_core.training.guarantee import LEVELS
 from r2v_core.training.lagrangian import FailureModel, Rollouts, cvar, seed_failures
 
 ALWAYS = -1.0
@@ -39,10 +40,6 @@ class ThresholdResult:
     """The risk as played, or the surrogate's CVaR_α of failure on logged steps."""
     met: bool
     """Played: certified. Logged: the surrogate's CVaR is within ε."""
-
-
-LEVELS = (1.0, 0.8, 0.7, 0.6, 0.45, 0.35, 0.28, 0.22, 0.17, 0.13, 0.1, 0.07, 0.04, 0.0)
-"""Shares of logged steps of the router split above the thresholds that are played, from safe to cheap."""
 
 
 @dataclass(frozen=True)

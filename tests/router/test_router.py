@@ -34,7 +34,7 @@ from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult, StageSpec, UpstreamRun
 from r2v_core.stages.calibrate import share_threshold
 from r2v_core.stages.train_router import calibrate, check_rows, run
-from r2v_core.training.guarantee import guarantee_of, shortfall
+from r2v_core.training.guarantee import LEVELS, guarantee_of, shortfall
 from r2v_core.training.lagrangian import (
     FailureModel,
     cvar,
@@ -47,7 +47,6 @@ from r2v_core.training.router import CHECKPOINT_NAME, Epoch, train_net
 from r2v_core.training.router_diagnostics import diagnose, draw_levels, preview
 from r2v_core.training.router_threshold import (
     ALWAYS,
-    LEVELS,
     Played,
     cheapest_threshold,
     descend,
