@@ -202,6 +202,28 @@ def difference(
     return _estimate(points_a - points_b, draws_a - draws_b, metric, resamples, lowest=-1.0)
 
 
+def bootstrap_p(value: float, draws: ArrayLike, n: int) -> float:
+    """Two-sided p-value of "the true value is 0", from Student's t with the bootstrap's standard error.
+
+    The standard error is the resampled values' deviation times √(n/(n − 1)), which the bootstrap of n clusters leaves
+    out (Davison & Hinkley 1997, §2.6 and §5.2). Assumes that the value is about as a mean over clusters is. A share of
+    resamples beyond 0 would assume less, but can't be smaller than one in B, which Holm's correction multiplies.
+
+    Args:
+        value: on the data.
+        draws: on each resample, shape (B,).
+        n: clusters that were resampled; with fewer than 2, NaN.
+    """
+    values = np.asarray(draws, dtype=float)
+    values = values[~np.isnan(values)]
+    if values.size < 2 or n < 2 or np.isnan(value):
+        return NAN
+    error = float(values.std(ddof=1)) * np.sqrt(n / (n - 1))
+    if error < 1e-12:  # all resamples agree
+        return 1.0 if abs(value) < 1e-12 else 0.0
+    return float(2 * student.sf(abs(value) / error, n - 1))
+
+
 @dataclass(frozen=True)
 class McNemar:
     """Discordant pairs and what they say."""

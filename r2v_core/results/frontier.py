@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from r2v_core.agent.rules.table import rule_of
 from r2v_core.evaluation.frame import Frames
 from r2v_core.evaluation.metrics import Metric, Tally, metric_functions
-from r2v_core.evaluation.statistics import Resamples, estimate, percentile_interval, resampled
+from r2v_core.evaluation.statistics import (
+    Estimate,
+    Resamples,
+    bootstrap_p,
+    estimate,
+    holm,
+    percentile_interval,
+    resampled,
+    verdict,
+)
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.tables import format_interval, make_tallies, method_rank, resamples_for
 
@@ -25,7 +34,7 @@ FRONTIER_COLUMNS = [
 ]  # fmt: skip
 AREA_COLUMNS = ["rule", "condition", "area", "area_ci", "difference", "difference_ci", "verdict", "n_points",
                 "n_tasks", "cost_area", "cost_area_ci", "cost_area_difference", "cost_area_difference_ci",
-                "cost_area_verdict"]  # fmt: skip
+                "cost_area_verdict", "p", "p_holm", "cost_area_p", "cost_area_p_holm"]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -93,13 +102,15 @@ def cost_area(cost: Floats, success: Floats, ends: tuple[int, int]) -> Floats:
 def frontier_areas(frames: Frames, analysis: Analysis, reference: str = "r2v") -> pd.DataFrame:
     """The areas under each rule's curve, and how much larger the reference's are, with intervals over templates.
 
-    Intervals are paired: every rule is recomputed on the same drawn templates. 'not shown' where the difference's
-    interval holds 0. Empty without a sweep or without its ends. ``cost_area`` is the one to go by: a share of calls
-    falls when an agent dithers, its cost does not.
+    Intervals are paired: every rule is recomputed on the same drawn templates. All differences of the table are one
+    family for Holm's correction; one is 'not shown' unless its corrected p is below 0.05 and its interval excludes 0.
+    Empty without a sweep or without its ends. ``cost_area`` is the one to go by: a share of calls falls when an agent
+    dithers, its cost does not.
     """
     tallies = make_tallies(frames)
     metrics = metric_functions(analysis.cvar_alpha)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    differences: list[tuple[dict[str, Any], str, Estimate]] = []
     for condition in sorted({condition for _, condition in tallies}):
         rules = sorted({rule_of(m) for m, c in tallies if "@" in m and c == condition}, key=method_rank)
         if not rules or any((end, condition) not in tallies for end in ENDS):
@@ -120,12 +131,19 @@ def frontier_areas(frames: Frames, analysis: Analysis, reference: str = "r2v") -
                 low, high = percentile_interval(draws, analysis.confidence, resamples.n_clusters)
                 row[f"{name}_ci"] = format_interval(low, high)
                 if best:
-                    low, high = percentile_interval(best[name][1] - draws, analysis.confidence, resamples.n_clusters)
+                    lead, apart = best[name][0] - value, best[name][1] - draws
+                    low, high = percentile_interval(apart, analysis.confidence, resamples.n_clusters)
                     start = "" if name == "area" else f"{name}_"
-                    row[f"{start}difference"] = best[name][0] - value
+                    row[f"{start}difference"] = lead
                     row[f"{start}difference_ci"] = format_interval(low, high)
-                    row[f"{start}verdict"] = "better" if low > 0 else "worse" if high < 0 else "not shown"
+                    row[f"{start}p"] = bootstrap_p(lead, apart, resamples.n_clusters)
+                    differences.append((row, start, Estimate(lead, low, high)))
             rows.append(row)
+    known = [one for one in differences if not np.isnan(one[0][f"{one[1]}p"])]
+    for (row, start, _), p in zip(known, holm([row[f"{start}p"] for row, start, _ in known]), strict=True):
+        row[f"{start}p_holm"] = float(p)
+    for row, start, delta in differences:
+        row[f"{start}verdict"] = verdict(delta, float(row.get(f"{start}p_holm", np.nan)))
     return pd.DataFrame(rows).reindex(columns=AREA_COLUMNS)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import bootstrap, permutation_test, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -16,6 +16,7 @@ from r2v_core.evaluation.statistics import (
     NAN,
     Estimate,
     basic_interval,
+    bootstrap_p,
     cluster_weights,
     difference,
     draw,
@@ -254,6 +255,20 @@ def test_holm_by_hand() -> None:
     # sorted .01 .02 .03 .04 → ·4 ·3 ·2 ·1 = .04 .06 .06 .04 → running maximum
     assert holm([0.04, 0.01, 0.03, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([]).size == 0
+
+
+@pytest.mark.parametrize("n", [2, 5, 12, 80])
+def test_the_bootstraps_p_of_a_mean_is_students(n: int) -> None:
+    values = np.random.default_rng(n).normal(0.2, 1.0, n)
+    weights = cluster_weights([0] * n, 40_000, np.random.default_rng(0))
+    found = bootstrap_p(float(values.mean()), weights @ values / n, n)
+    assert found == pytest.approx(ttest_1samp(values, 0.0).pvalue, rel=0.04)
+
+
+def test_the_bootstraps_p_where_nothing_varies() -> None:
+    assert bootstrap_p(0.0, np.zeros(10), 12) == 1.0 and bootstrap_p(0.1, np.full(10, 0.1), 12) == 0.0
+    assert np.isnan(bootstrap_p(0.1, [0.1, 0.2], 1)) and np.isnan(bootstrap_p(0.1, [NAN, NAN], 12))
+    assert bootstrap_p(0.2, [0.1, NAN, 0.3, 0.2], 9) == bootstrap_p(0.2, [0.1, 0.3, 0.2], 9)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))

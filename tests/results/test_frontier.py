@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2v_core.evaluation.frame import Frames, frames
+from r2v_core.evaluation.statistics import bootstrap_p, holm
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.frontier import area, cost_area, frontier, frontier_areas
 from r2v_core.trajectory import Episode
@@ -77,6 +78,34 @@ def test_a_better_rule_has_the_larger_area_and_equal_ones_are_not_told_apart(mak
     assert table.loc["random_router", "n_tasks"] == 12 and table.loc["r2v", "n_points"] == 4
     same = frontier_areas(swept(make_episodes, 0.0), ANALYSIS).set_index("rule")
     assert same.loc["random_router", "difference"] == 0 and same.loc["random_router", "verdict"] == "not shown"
+
+
+def test_differences_of_areas_are_one_family(make_episodes: Make) -> None:
+    table = frontier_areas(swept(make_episodes, 0.3), ANALYSIS).set_index("rule")
+    raw = table.loc["random_router", ["p", "cost_area_p"]].to_numpy(dtype=float)
+    corrected = table.loc["random_router", ["p_holm", "cost_area_p_holm"]].to_numpy(dtype=float)
+    assert corrected == pytest.approx(holm(raw)) and (raw > 0).all() and corrected.max() >= 2 * raw.min()
+    assert table.loc["r2v", ["p", "p_holm", "verdict"]].isna().all()  # it is what the others are compared with
+
+
+def test_areas_of_equal_rules_differ_as_seldom_as_is_said() -> None:
+    """Two rules of equal chances at every point, on 12 templates that differ in difficulty."""
+    generator = np.random.default_rng(3)
+    rejected, repeats, templates = 0, 600, 12
+    for _ in range(repeats):
+        difficulty = generator.beta(2, 2, templates)
+        ends = [generator.random(templates) < 0.5 * difficulty, generator.random(templates) < 0.5 + 0.5 * difficulty]
+        weights = np.vstack([np.ones(templates), generator.multinomial(templates, np.full(12, 1 / 12), 300)])
+        areas = []
+        for _ in range(2):
+            points = [generator.random(templates) < 0.25 * k + 0.5 * difficulty for k in (0.5, 1, 1.5)]
+            cost = [np.full(templates, 10.0), np.full(templates, 200.0)]
+            cost += [generator.uniform(60 * k, 60 * k + 40, templates) for k in (0.5, 1, 1.5)]
+            success, spent = (np.array(made, dtype=float) @ weights.T / templates for made in ([*ends, *points], cost))
+            areas.append(cost_area(spent, success, (0, 1)))
+        apart = areas[0] - areas[1]
+        rejected += bootstrap_p(float(apart[0]), apart[1:], templates) < 0.05
+    assert 0.02 < rejected / repeats < 0.08, rejected / repeats
 
 
 def test_without_a_sweep_there_is_nothing(make_episodes: Make) -> None:
