@@ -73,8 +73,8 @@ def plan(
         print_json({"partition": key.key, "tasks": dict(tasks), "stages": rows, "left": total, "money": money})
         return
     shown = [name for name in (*ADDED, *MEASURED) if any(row[name] for row in rows)]
-    print_table([*rows, {"asset": "left to do", "state": f"{len(left)} of {len(rows)}", **total}],
-                ["asset", "state", *shown])  # fmt: skip
+    table = [*rows, {"asset": "left to do", "state": f"{len(left)} of {len(rows)}", **total}]
+    print_table([_rounded(row) for row in table], ["asset", "state", *shown])
     suite = "as made" if "task_suite" in made else "one a template of benchmark.splits"
     say(
         "",
@@ -145,6 +145,10 @@ def _row(stage: Stage, state: str, work: Work, measured: Measured | None) -> dic
     counts = {name: value or None for name, value in asdict(work).items() if name in ADDED}
     took = {name: getattr(measured, name) or None if measured else None for name in MEASURED}
     return {"asset": stage.asset, "state": state, **counts, **took}
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: float(f"{value:.2g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
 def _sum(values: Any) -> float | int | None:
