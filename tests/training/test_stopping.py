@@ -116,15 +116,36 @@ def test_ctrl_c_in_a_terminal_is_one_line(context: Context, planned: Planned, tm
     assert read_manifest(Path(spec.run_dir)).status == "partial"
 
 
-def test_ctrl_c_while_libraries_load_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text("open('loading', 'w').close()\nimport time\ntime.sleep(600)\n")
-    process = start(("r2v_core.stages.train_bc",), tmp_path)  # -m looks in the present folder first
-    while not (tmp_path / "loading").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.stderr is not None and process.stderr.read() == "stopped by SIGINT; nothing had begun yet\n"
-    assert process.wait() == 130
+LOADING = "open('loading', 'w').close()\nimport time\ntime.sleep(600)\n"
+
+
+def interrupted_while_loading(library: str, command: tuple[str, ...], folder: Path) -> str:
+    """What a stage says that gets Ctrl-C while it loads a library."""
+    (folder / f"{library}.py").write_text(LOADING)  # -m looks in the present folder first
+    with start(command, folder) as process:
+        while not (folder / "loading").exists():
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate()[1]
+    assert process.returncode == 130, said
+    return str(said)
+
+
+def test_ctrl_c_before_anything_is_planned_is_one_line(tmp_path: Path) -> None:
+    said = interrupted_while_loading("omegaconf", ("r2v_core.stages.train_bc",), tmp_path)
+    assert said == "stopped by SIGINT; nothing had begun yet\n"
+
+
+def test_ctrl_c_while_libraries_load_leaves_a_run_to_take_up(
+    context: Context, planned: Planned, tmp_path: Path
+) -> None:
+    spec = planned(context("train_bc", bc={"max_steps": 1}))
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    said = interrupted_while_loading("torch", ("r2v_core.stages.train_bc", "--spec", "spec.json"), tmp_path)
+    first, last = said.splitlines()
+    assert first.startswith("[train_bc] starting run") and read_manifest(Path(spec.run_dir)).status == "partial"
+    assert last == ("[train_bc] stopped by SIGINT; what is done lies in run, the same command takes it up from there")
 
 
 def test_two_processes_end_after_the_same_step_whichever_was_asked(
