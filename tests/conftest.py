@@ -33,7 +33,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup leaves it
 LONGEST = (
     "tests/assets/test_pipeline",
     "tests/engines/test_vllm",
-    *("tests/slurm/", "tests/assets/", "tests/training/", "tests/stages/"),
+    *("tests/slurm/", "tests/assets/", "tests/training/", "tests/stages/", "tests/runs/test_old_runs"),
 )
 
 
