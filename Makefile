@@ -15,7 +15,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm demo slurm-demo swebench ui test test-fast lint docs clean
+.PHONY: help setup vllm demo slurm-demo swebench ui test test-fast coverage lint docs clean
 
 help: ## print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,10 +71,13 @@ ui: $(STAMP) ## open Dagster's UI on http://127.0.0.1:3000 (another port: make u
 	@exec $(BIN)/python -m r2v_assets.ui -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 # three workers on two cores: about half of the time tests wait for a cluster, a server or a browser
-PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report term --durations 60
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 60
 
-test: $(STAMP) $(VLLM_STAMP) ## run all tests, with the coverage of r2v_core in the tests' own processes
+test: $(STAMP) $(VLLM_STAMP) ## run all tests
 	@$(PYTEST)
+
+coverage: $(STAMP) $(VLLM_STAMP) ## run all tests with the coverage of r2v_core, in the processes that they start, too (half as long again)
+	@$(PYTEST) --cov --cov-report term
 
 test-fast: $(STAMP) ## run what needs no cluster, browser, model or game: the inner loop
 	@$(BIN)/pytest -n 2 -q -m 'not (slurm or browser or slow)'
