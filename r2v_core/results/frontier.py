@@ -124,7 +124,7 @@ def frontier_areas(frames: Frames, analysis: Analysis, reference: str = "r2v") -
             found[rule] = (_areas(points, metrics, resamples), len(points))
         n_tasks = len({task for tally in by_seed.values() for task in tally.tasks})
         for rule, (areas, n) in found.items():
-            row = {"rule": rule, "condition": condition, "n_points": n, "n_tasks": n_tasks}
+            row: dict[str, Any] = {"rule": rule, "condition": condition, "n_points": n, "n_tasks": n_tasks}
             best = found[reference][0] if rule != reference and reference in found else {}
             for name, (value, draws) in areas.items():
                 row[name] = value
@@ -143,7 +143,7 @@ def frontier_areas(frames: Frames, analysis: Analysis, reference: str = "r2v") -
     for (row, start, _), p in zip(known, holm([row[f"{start}p"] for row, start, _ in known]), strict=True):
         row[f"{start}p_holm"] = float(p)
     for row, start, delta in differences:
-        row[f"{start}verdict"] = verdict(delta, float(row.get(f"{start}p_holm", np.nan)))
+        row[f"{start}verdict"] = verdict(delta, row.get(f"{start}p_holm", np.nan))
     return pd.DataFrame(rows).reindex(columns=AREA_COLUMNS)
 
 
