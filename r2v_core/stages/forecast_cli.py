@@ -54,7 +54,7 @@ def plan(
     project = project_root()
     key = Partition.parse(partition)
     loaded = partition_config(key, config, overrides or [], project)
-    made = up_to_date(loaded, key, project)
+    made, begun = state_of(loaded, key, project)
     tasks = _tasks(made.get("task_suite"), loaded.config)
     rows, by = [], {}
     for stage in STAGES.values():
@@ -63,7 +63,7 @@ def plan(
         if measured:
             by[stage.asset] = measured.run
         state = f"up to date ({made[stage.name].manifest.run_id})" if stage.name in made else "to do"
-        if stage.name not in made and _resumable(stage, loaded, key, project, made):
+        if stage.name in begun:
             state = "to do: an interrupted run goes on"
         rows.append(_row(stage, state, work, measured))
     left = [row for row in rows if row["state"].startswith("to do")]
@@ -90,9 +90,12 @@ def plan(
         say(f"no finished run of this benchmark and model to measure by: {', '.join(unknown)}")
 
 
-def up_to_date(loaded: LoadedConfig, partition: Partition, project: Path) -> dict[str, UpstreamRun]:
-    """Stage → its newest finished run that today's config, code and inputs would make again."""
+def state_of(loaded: LoadedConfig, partition: Partition, project: Path) -> tuple[dict[str, UpstreamRun], set[str]]:
+    """Stage → its newest finished run that today's config, code and inputs would make again; and the stages of which an
+    interrupted run would go on.
+    """
     made: dict[str, UpstreamRun] = {}
+    begun: set[str] = set()
     for stage in STAGES.values():
         if any(upstream not in made for _, upstream in stage.inputs) or merged_roles(stage, loaded.config):
             continue  # a merge is made where it is planned, so nothing is said about it here
@@ -102,7 +105,11 @@ def up_to_date(loaded: LoadedConfig, partition: Partition, project: Path) -> dic
             if is_made_of(run.manifest, stage, loaded, partition, inputs) and all(file.exists() for file in files):
                 made[stage.name] = run
                 break
-    return made
+        else:
+            wanted = fingerprint(stage, loaded, partition, inputs)
+            if find_resumable(project, loaded.config.paths, stage, partition, wanted):
+                begun.add(stage.name)
+    return made, begun
 
 
 def measure(stage: Stage, config: Config, partition: Partition, project: Path) -> Measured | None:
@@ -130,15 +137,6 @@ def _tasks(suite: UpstreamRun | None, config: Config) -> Tasks:
     planned = planned_tasks(config)
     counts = suite.manifest.counts if suite else {}
     return {split: int(counts.get(f"tasks_{split}", count)) for split, count in planned.items()}
-
-
-def _resumable(
-    stage: Stage, loaded: LoadedConfig, partition: Partition, project: Path, made: dict[str, UpstreamRun]
-) -> bool:
-    if any(upstream not in made for _, upstream in stage.inputs) or merged_roles(stage, loaded.config):
-        return False
-    wanted = fingerprint(stage, loaded, partition, find_inputs(stage, loaded, partition, project, {}))
-    return find_resumable(project, loaded.config.paths, stage, partition, wanted) is not None
 
 
 def _row(stage: Stage, state: str, work: Work, measured: Measured | None) -> dict[str, Any]:
