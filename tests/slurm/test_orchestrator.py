@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 
 import dagster as dg
 import pytest
@@ -66,8 +67,10 @@ def test_a_pipeline_handed_over_survives_its_orchestrators_time_limit(project: S
 
 def test_cancel_ends_orchestrator_and_stage(project: SlurmProject) -> None:
     orchestrator = hand_over(project)
-    os.kill(project.pause_stage(), signal.SIGCONT)
+    stage = project.pause_stage()  # until the command has done its work, which takes seconds
     done = r2v(project, "cancel", "--partition", PARTITION)
+    with suppress(ProcessLookupError):
+        os.kill(stage, signal.SIGCONT)
     first, second = done.stdout.splitlines()
     assert first.startswith(f"cancelling job {orchestrator}: orchestrator of ") and ": trajectory_run of " in second
     wait_for(lambda: not queue(project), 60, "both to end")
