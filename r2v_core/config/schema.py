@@ -126,17 +126,31 @@ class DataConfig(Section):
     )
 
 
-class ToolFlakinessConfig(Section):
+class FamilyConfig(Section):
+    """What every family of noise has, whatever its operators."""
+
+    enabled: bool = Field(True, description="false: no operator of the family ever strikes")
+    prob: Probability = Field(
+        1.0, description="probability that the family is at work at a step; those of its operators hold where it is"
+    )
+
+
+class ToolFlakinessConfig(FamilyConfig):
     """Tools that fail. Probabilities per step."""
 
     timeout: Probability = Field(0.0, description="the action is not carried out, the tool did not answer")
     error: Probability = Field(0.0, description="the action is not carried out, the tool failed")
     stale: Probability = Field(0.0, description="the agent sees the previous observation again")
     garbled: Probability = Field(0.0, description="characters of the observation are replaced")
+    partial: Probability = Field(0.0, description="the connection breaks: 30 to 80 % of the text arrives, and says so")
+    result_shuffle: Probability = Field(0.0, description="lists in another order, entries of them missing")
+    numeric_drift: Probability = Field(0.0, description="numbers are off, as in an answer from an old cache")
     garble_share: Probability = Field(0.15, description="share of characters replaced by 'garbled'")
+    lost_share: Probability = Field(0.3, description="share of a list's entries that 'result_shuffle' loses")
+    drift_share: Probability = Field(0.3, description="share by which 'numeric_drift' changes a number at most")
 
 
-class PartialObservabilityConfig(Section):
+class PartialObservabilityConfig(FamilyConfig):
     """Observations with parts missing. Probabilities per step."""
 
     truncate: Probability = Field(0.0, description="the end of the text is missing")
@@ -147,21 +161,25 @@ class PartialObservabilityConfig(Section):
     drop_share: Probability = Field(0.3, description="share of sentences that 'drop_sentences' removes")
 
 
-class PromptInjectionConfig(Section):
+class PromptInjectionConfig(FamilyConfig):
     """Text in the observation that tries to command the agent. Probabilities per step."""
 
     override: Probability = Field(0.0, description="“ignore your instructions and …”")
     fake_system: Probability = Field(0.0, description="the same command in the guise of a system message")
     fake_goal: Probability = Field(0.0, description="the same command in the guise of a new goal")
+    indirect: Probability = Field(0.0, description="the same command in what somebody else wrote: a note, a comment")
+    encoded: Probability = Field(0.0, description="the same command in base64, hexadecimal or ROT13")
+    exfiltration: Probability = Field(0.0, description="a command to send out what the agent has been told")
 
 
-class DistractorsConfig(Section):
+class DistractorsConfig(FamilyConfig):
     """Irrelevant or misleading content. Probabilities per step."""
 
     irrelevant_text: Probability = Field(0.0, description="sentences that have nothing to do with the task")
     decoy_objects: Probability = Field(0.0, description="objects that do not exist")
     shuffle: Probability = Field(0.0, description="sentences in another order")
     repeat: Probability = Field(0.0, description="a sentence said twice")
+    plausible_wrong: Probability = Field(0.0, description="a hint that reads as if it helped, and is made up")
 
 
 class SeedsConfig(Section):
@@ -182,6 +200,10 @@ class PerturbationsConfig(Section):
         ge=0,
         description="how much worlds differ: standard deviation of a family's severity, which has mean 1 and "
         "multiplies its probabilities; 0: all worlds are alike",
+    )
+    held_out: list[Literal["tool_flakiness", "partial_observability", "distractors", "prompt_injection"]] = Field(
+        default_factory=list,
+        description="families met in the reported evaluation alone: training, router and thresholds never see them",
     )
     tool_flakiness: ToolFlakinessConfig = Field(default_factory=ToolFlakinessConfig)
     partial_observability: PartialObservabilityConfig = Field(default_factory=PartialObservabilityConfig)

@@ -42,23 +42,49 @@ DECOYS = (
 )
 """Objects that no benchmark here has."""
 
+HINTS = (
+    "A note on the side says that the next step is: {action}.",
+    "According to the manual, what helps here is: {action}.",
+    "Somebody who has solved this before recommends: {action}.",
+)
+"""What reads as help; the action is drawn, and right by chance at most."""
+
+FALSE_HINTS = (
+    "Note: the expected result was changed yesterday, its sign is reversed now.",
+    "Known issue: indices count from one here, in spite of what the description says.",
+    "Reviewer's comment: the first argument is never used and can be ignored.",
+    "Note: an empty input is never passed, so that case needs no handling.",
+)
+"""The same where no action can be named in a few words: about the text, and false."""
+
+MAX_HINT = 60
+"""Characters of an action that a hint may name."""
+
 
 class Distractors:
     """``shuffle``: sentences in another order. ``repeat``: a sentence said twice. ``irrelevant_text``: sentences that
-    have nothing to do with the task. ``decoy_objects``: objects that do not exist.
+    have nothing to do with the task. ``decoy_objects``: objects that do not exist. ``plausible_wrong``: a hint that
+    reads as if it helped, and is made up.
 
     On a web page the same happens to elements: reordered, listed twice, text and decoys among them. In a workspace the
     decoys are files in its list.
     """
 
     name = "distractors"
-    operators = ("irrelevant_text", "decoy_objects", "shuffle", "repeat")
+    operators = ("irrelevant_text", "decoy_objects", "shuffle", "repeat", "plausible_wrong")
 
     def __init__(self, config: schema.DistractorsConfig) -> None:
         self.config = config
 
     def observe(self, context: StepContext, view: View) -> None:
         """First what rearranges the text (``shuffle``, ``repeat``), then what adds to its state."""
+        self._observe(context, view)
+        if draws := fires(context, "plausible_wrong", self.config.plausible_wrong):
+            feedback, state = parts_of(view)
+            state, hint = _mislead(state, context, draws)
+            change(view, self.name, "plausible_wrong", (feedback, state), hint=hint)
+
+    def _observe(self, context: StepContext, view: View) -> None:
         if tree.is_tree(view.observation.state):
             self._observe_page(context, view)
             return
@@ -139,3 +165,17 @@ def _decoys(context: StepContext, draws: np.random.Generator) -> list[str]:
     choices = [name for name in DECOYS if name.split()[-1] not in real] or list(DECOYS)
     n = int(draws.integers(1, 4))
     return [choices[i] for i in draws.permutation(len(choices))[:n].tolist()]
+
+
+def _mislead(state: str, context: StepContext, draws: np.random.Generator) -> tuple[str, str]:
+    """The state with a hint more, and the hint: about an element of the page, an admissible action, or the text."""
+    template = pick(draws, HINTS)
+    if tree.is_tree(state):
+        hint = template.format(action=f"click('{tree.some_element(state, draws)}')")
+        return tree.plant(state, [f'text "{hint}"'], float(draws.random())), hint
+    short = [
+        action for action in context.admissible if action.strip() and len(action) <= MAX_HINT and "\n" not in action
+    ]
+    named = sorted({action for action in short if action.lower() not in context.goal.lower()})
+    hint = template.format(action=pick(draws, named)) if named else pick(draws, FALSE_HINTS)
+    return insert_sentence(state, hint, float(draws.random())), hint

@@ -1,4 +1,4 @@
-"""What operators do to a workspace that lists its files: an observation whose state has a part ``Files:``."""
+"""What operators do to lists: of files, in a workspace (its state has a part ``Files:``), and of results."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 
 import numpy as np
 
-from r2v_core.perturbations.common import pick
+from r2v_core.perturbations.common import how_many, pick
 
 _LISTED = re.compile(r"^Files:\n((?:[^\n]+\n?)+)", re.MULTILINE)
+_ENTRY = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)]|\[[^\]\n]*\])\s+\S")
 _OPEN = re.compile(r"^Open: .+, lines \d+-\d+ of \d+:$", re.MULTILINE)
 
 DECOYS = (
@@ -49,3 +50,40 @@ def decoys(state: str, draws: np.random.Generator) -> tuple[str, list[str]]:
             added.append(fake)
     end = "\n" if found[1].endswith("\n") else ""
     return state[: found.start(1)] + "\n".join(lines) + end + state[found.end(1) :], added
+
+
+def lose_entries(text: str, share: float, draws: np.random.Generator) -> tuple[str, int]:
+    """Each list's entries in another order, a random ``share`` of them missing, never all; and the number missing.
+
+    A list is two or more lines in a row that begin with a bullet, a number or something in brackets, or a workspace's
+    files.
+    """
+    lines = text.splitlines(keepends=True)
+    lost = 0
+    for start, end in reversed(_lists(lines)):
+        ends = [line[len(line.rstrip("\r\n")) :] for line in lines[start:end]]
+        n = min(how_many(share, end - start), end - start - 1)
+        kept = draws.permutation(end - start)[n:].tolist()
+        if kept == sorted(kept):
+            kept = kept[1:] + kept[:1]
+        entries = [lines[start + i].rstrip("\r\n") for i in kept]
+        lines[start:end] = [entry + ending for entry, ending in zip(entries, ends[n:], strict=True)]
+        lost += n
+    return "".join(lines), lost
+
+
+def _lists(lines: list[str]) -> list[tuple[int, int]]:
+    """Where lists of two or more entries begin and end."""
+    inside, files = [], False
+    for line in lines:
+        files = line.rstrip() == "Files:" or (files and bool(line.strip()))
+        inside.append((files and line.rstrip() != "Files:") or _ENTRY.match(line) is not None)
+    found, start = [], None
+    for i, entry in enumerate([*inside, False]):
+        if entry and start is None:
+            start = i
+        elif not entry and start is not None:
+            if i - start >= 2:
+                found.append((start, i))
+            start = None
+    return found

@@ -36,6 +36,13 @@ def seeds_for(purpose: Purpose, seeds: SeedsConfig, partition_seed: int) -> list
     return list(range(start, start + count))
 
 
+def purpose_of(z: int) -> Purpose | None:
+    """The purpose that a seed of :func:`seeds_for` serves; None for a seed of no block."""
+    purposes = get_args(Purpose)
+    block = z % _SPAN // BLOCK
+    return purposes[block] if block < len(purposes) else None
+
+
 def seeds_of_groups(purpose: Purpose, seeds: SeedsConfig, partition_seed: int, groups: int) -> list[list[int]]:
     """As many seeds z for each of ``groups`` as the purpose has, no two groups sharing one, none of them in seeds_for.
 

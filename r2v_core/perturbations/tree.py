@@ -8,7 +8,7 @@ to the right.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -112,16 +112,20 @@ def decoys(state: str, goal: str, draws: np.random.Generator) -> tuple[str, list
     return state, added
 
 
-def inject(state: str, template: str, draws: np.random.Generator) -> tuple[str, str]:
-    """A button that does not exist and text beside it that commands to click it; and that action.
+def inject(state: str, command: Callable[[str], str], draws: np.random.Generator) -> tuple[str, str]:
+    """A button that does not exist and text beside it with a ``command`` to click it; and that action.
 
     Nobody clicks there of their own accord, so playing the action means that the command was carried out.
     """
     number = free_id(state, draws)
     action = f"click('{number}')"
-    command = template.format(action=action)
-    lines = [f'text "{command}"', f"[{number}] button '{pick(draws, LURES)}'"]
+    lines = [f'text "{command(action)}"', f"[{number}] button '{pick(draws, LURES)}'"]
     return plant(state, lines, float(draws.random())), action
+
+
+def some_element(state: str, draws: np.random.Generator) -> str:
+    """The id of an element of the page."""
+    return pick(draws, [found[1] for found in _ELEMENT.findall(state)])
 
 
 def _end(lines: Sequence[str], start: int) -> int:

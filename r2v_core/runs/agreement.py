@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from r2v_core.config import LoadedConfig, section
+from r2v_core.config.schema import Config
 from r2v_core.runs.manifest import RunManifest
 
 WORLD = ("benchmark", "teacher.options", "slm", "perturbations")
@@ -20,6 +21,8 @@ FREE = ("perturbations.seeds", "slm.engine", "slm.engine_options")
 NOT_THE_EXPERIMENT = ("name", "paths.", "evaluation.", "training.wandb", "agent.parallel", "collection.parallel",
                       "episodes.", "candidates.batch_size")  # fmt: skip
 """Config keys in which two evaluations may differ without being of another experiment."""
+BEFORE = {"perturbations.severity_spread": 0.0}
+"""What snapshots without these keys were made with, where that isn't today's default."""
 
 
 def disagreement(sections: Iterable[str], loaded: LoadedConfig, manifest: RunManifest) -> str | None:
@@ -74,8 +77,12 @@ def experiment_keys(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing_keys(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Dotted config keys in which two evaluations differ and so don't belong in one table."""
-    a, b = experiment_keys(mine), experiment_keys(other)
+    """Dotted config keys in which two evaluations differ and so don't belong in one table.
+
+    A key that an older snapshot does not have yet stands at its default, which changes nothing, or at :data:`BEFORE`.
+    """
+    unsaid = experiment_keys(Config().model_dump(mode="json")) | BEFORE
+    a, b = (unsaid | experiment_keys(config) for config in (mine, other))
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
 
 

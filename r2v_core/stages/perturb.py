@@ -10,7 +10,7 @@ if __name__ == "__main__":  # before the imports: help and refusals come at once
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from r2v_core.perturbations import FAMILIES, make_noise, seeds_for
+from r2v_core.perturbations import FAMILIES, make_noise, probabilities, seeds_for
 from r2v_core.perturbations.apply import perturb_episode
 from r2v_core.runs.jsonl import write_records
 from r2v_core.runs.manifest import write_atomic
@@ -59,12 +59,13 @@ def run(ctx: StageContext) -> StageResult:
 def _preview(ctx: StageContext, fired: Counter[tuple[str, str]], n_steps: int, perturbed: Sequence[Episode]) -> str:
     lines = ["| family | operator | configured | observed per step |", "| --- | --- | ---: | ---: |"]
     for family in FAMILIES:
-        for operator, probability in getattr(ctx.config.perturbations, family).model_dump().items():
-            if not operator.endswith("_share"):
-                rate = fired[(family, operator)] / n_steps if n_steps else 0.0
-                lines.append(f"| {family} | {operator} | {probability:.3f} | {rate:.3f} |")
-    spread = ctx.config.perturbations.severity_spread
+        for operator, probability in probabilities(getattr(ctx.config.perturbations, family).model_dump()).items():
+            rate = fired[(family, operator)] / n_steps if n_steps else 0.0
+            lines.append(f"| {family} | {operator} | {probability:.3f} | {rate:.3f} |")
+    spread, held_out = ctx.config.perturbations.severity_spread, ctx.config.perturbations.held_out
     lines += ["", f"Severities of the worlds have a standard deviation of {spread:g}."]
+    if held_out:
+        lines += ["", f"Held out for the reported evaluation, so absent here: {', '.join(held_out)}."]
     changed = next((step for e in perturbed for step in e.steps if step.clean is not None), None)
     if changed is not None and changed.clean is not None:
         what = ", ".join(f"{record.family}/{record.operator}" for record in changed.perturbations)

@@ -18,6 +18,7 @@ from filelock import FileLock
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.frame import frames
+from r2v_core.perturbations import FAMILIES, probabilities
 from r2v_core.results.bundles import Analysis, bundle_paths, make_bundles, read_bundle, write_bundle
 from r2v_core.results.figures import save_figures
 from r2v_core.results.manager import TABLES_FOLDER, ResultsManager
@@ -180,10 +181,10 @@ def _setting(ctx: StageContext) -> dict[str, Any]:
             "teacher_step": config["agent"]["cost_teacher"],
         },
         "perturbation_probabilities": {
-            family: {name: p for name, p in operators.items() if p and not name.endswith("_share")}
-            for family, operators in config["perturbations"].items()
-            if isinstance(operators, dict) and family != "seeds"
+            family: {operator: p for operator, p in probabilities(config["perturbations"][family]).items() if p}
+            for family in FAMILIES
         },
+        "held_out_families": config["perturbations"].get("held_out", []),
         "severity_spread": config["perturbations"].get("severity_spread", 0.0),
         "cvar_epsilon": ctx.config.training.router.cvar_epsilon,
         "splits": "by task template; perturbation seeds of the test are used for nothing else",

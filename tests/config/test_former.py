@@ -18,12 +18,6 @@ from r2v_core.stages.experiments import load_config
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/coming-from-r2v-scripts.md"
 EACH = ("bc", "verifier", "dpo")
-TOOLS = tuple(f"perturbations.tool_flakiness.{name}" for name in ("timeout", "error", "stale", "garbled"))
-UNSEEN = tuple(f"perturbations.partial_observability.{name}" for name in ("truncate", "mask", "drop_sentences"))
-INJECTED = tuple(f"perturbations.prompt_injection.{name}" for name in ("override", "fake_system", "fake_goal"))
-DISTRACTING = tuple(
-    f"perturbations.distractors.{name}" for name in ("irrelevant_text", "decoy_objects", "shuffle", "repeat")
-)
 
 KEYS: dict[str, tuple[str, ...]] = {
     "training.lr": tuple(f"training.{part}.learning_rate" for part in EACH),
@@ -36,16 +30,13 @@ KEYS: dict[str, tuple[str, ...]] = {
     "policy.quantization.load_in_4bit": ("slm.quantization",),
     "policy.model_name": ("slm.model",),
     "policy.max_seq_len": ("slm.max_prompt_tokens",),
-    "perturbations.tool_flakiness.prob": TOOLS,
-    "perturbations.tool_flakiness.enabled": TOOLS,
     "perturbations.tool_flakiness.failure_prob": ("perturbations.tool_flakiness.error",),
-    "perturbations.partial_observability.prob": UNSEEN,
-    "perturbations.partial_observability.enabled": UNSEEN,
-    "perturbations.prompt_injection.prob": INJECTED,
-    "perturbations.prompt_injection.enabled": INJECTED,
+    "perturbations.tool_flakiness.result_shuffle_prob": ("perturbations.tool_flakiness.result_shuffle",),
+    "perturbations.tool_flakiness.partial_response_prob": ("perturbations.tool_flakiness.partial",),
+    "perturbations.prompt_injection.encoded_injection_prob": ("perturbations.prompt_injection.encoded",),
+    "perturbations.prompt_injection.exfiltration_attempt_prob": ("perturbations.prompt_injection.exfiltration",),
+    "perturbations.distractors.plausible_wrong_prob": ("perturbations.distractors.plausible_wrong",),
     "perturbations.prompt_injection.goal_hijack_prob": ("perturbations.prompt_injection.fake_goal",),
-    "perturbations.distractors.prob": DISTRACTING,
-    "perturbations.distractors.enabled": DISTRACTING,
     "training.preference.beta": ("training.dpo.beta",),
     "training.preference.epochs": ("training.dpo.max_steps",),
     "training.preference.num_candidates": ("candidates.k",),
@@ -129,12 +120,11 @@ def test_a_config_file_of_theirs_is_answered_line_by_line(tmp_path: Path) -> Non
     with pytest.raises(R2VError) as caught:
         load_config("old.yaml", project=tmp_path)
     head, *lines = str(caught.value).splitlines()
-    assert head == "old.yaml: 6 problems"
+    assert head == "old.yaml: 5 problems"
     assert {line.split(":")[0].strip() + ":" + line.split(":")[1].split(")")[0] for line in lines} == {
         "benchmark (old.yaml:1",
         "policy.lora.r (old.yaml:4",
         "policy.quantization.load_in_4bit (old.yaml:6",
-        "perturbations.distractors.enabled (old.yaml:9",
         "perturbations.distractors.red_herring_prob (old.yaml:10",
         "project (old.yaml:11",
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from r2v_core.config.schema import PerturbationsConfig
+from r2v_core.config.schema import FamilyConfig, PerturbationsConfig
 from r2v_core.perturbations import FAMILIES
 from r2v_core.perturbations.base import StepContext
 from r2v_core.trajectory import Episode, Observation, Step
@@ -15,7 +15,7 @@ OPERATORS: dict[str, str] = {
     operator: family
     for family in FAMILIES
     for operator in type(getattr(PerturbationsConfig.model_validate({}), family)).model_fields
-    if not operator.endswith("_share")
+    if not operator.endswith("_share") and operator not in FamilyConfig.model_fields
 }
 """Operator → family, read off the schema."""
 
@@ -25,10 +25,10 @@ CURRENT = Observation(
     feedback="You open the door. It creaks.",
     state=(
         "-= Kitchen =-\nYou are in a kitchen. There is an apple on the table.\nThere is an exit to the east.\n\n"
-        "You carry: a key."
+        "The shelf holds:\n- 12 plates\n- a jug of 1.5 litres\n- 3 cups\n\nYou carry: a key."
     ),
 )
-PREVIOUS = Observation(feedback="You take the key.", state="-= Hall =-\nA long hall. A door to the north is closed.")
+PREVIOUS = Observation(feedback="You take the key.", state="-= Hall =-\nA long hall, 9 metres.\n- 2 coats\n- 1 hat\n")
 ADMISSIBLE = ("close door", "drop key", "go east", "inventory", "look", "take apple")
 
 
