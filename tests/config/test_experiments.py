@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,35 @@ def test_shipped_list_is_valid_and_its_configs_too(monkeypatch: pytest.MonkeyPat
     assert listed.seeds == list(range(1, 11))
     for name, experiment in listed.experiments.items():
         assert load_config(experiment.config).config.benchmark.name == name.split(":")[0]
+
+
+HUB = {
+    "qwen2.5-7b": "Qwen/Qwen2.5-7B-Instruct",
+    "qwen2.5-coder-7b": "Qwen/Qwen2.5-Coder-7B-Instruct",
+    "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
+}
+PUBLISHED = [
+    name for name in load_experiments(ROOT / "configs/experiments.yaml").experiments if name.split("@")[-1] in HUB
+]
+
+
+def test_the_published_size_is_there_for_four_benchmarks() -> None:
+    assert {name.split(":")[0] for name in PUBLISHED} == {"textworld", "humaneval", "swebench", "webarena"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_variant_of_the_published_size_is_complete_whatever_its_benchmark_says_otherwise(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("R2V_CONFIG", raising=False)
+    config = partition_config(Partition.parse(f"{name}|1"), None, (), ROOT).config
+    assert config.slm.model == HUB[name.split("@")[1]] and config.slm.engine == "vllm"
+    assert config.name == f"{name.split(':')[0]}-{name.split('@')[1]}"
+    assert (config.training.lora.r, config.candidates.k, config.perturbations.seeds.test) == (64, 5, 10)
+    noise = config.perturbations
+    assert (noise.tool_flakiness.error, noise.partial_observability.truncate) == (0.15, 0.2)
+    assert (noise.prompt_injection.encoded, noise.distractors.plausible_wrong) == (0.03, 0.1)
+    assert config.paths.data == f"data/{re.sub('[:@]', '_', name)}" and config.slm.max_prompt_tokens >= 2048
 
 
 GOOD = '"textworld:expert": {config: mrp.yaml}'

@@ -29,6 +29,7 @@ NOT_RUN = {
     r"python -m \S+task_suite --config configs/swebench": "needs built instances: tests/stages/test_swebench_stages.py",
     r"r2v teachers --ask ": "a server that answers: tests/teachers/test_readiness.py",
     r"make swebench|r2v swebench build": "builds for minutes: the fixture swebench_folder does four of them",
+    r"r2v plan 'textworld:expert@": "a variant of the shipped list: tests/stages/test_forecast.py plans them all",
     r".*--partition 'webarena:gpt-4o": "a paid key, the sites: tests/stages/test_webarena_stages.py has its own",
     r"export WA_": "addresses of sites that are not at hand",
     r"export R2V_COMPUTE=slurm|R2V_COMPUTE=slurm |r2v slurm (run|shell|status|cancel)": "a cluster: tests/slurm",

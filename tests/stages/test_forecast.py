@@ -12,10 +12,13 @@ import pytest
 
 from r2v_core.benchmarks.base import SPLITS, Task
 from r2v_core.config.schema import Config
+from r2v_core.partition import Partition
 from r2v_core.runs.manifest import read_manifest, write_manifest
 from r2v_core.stages.design import Condition, planned_cells
+from r2v_core.stages.experiments import load_experiments, partition_config
 from r2v_core.stages.forecast import Work, planned_tasks, work_of
-from tests.stages.conftest import Stage, environment
+from r2v_core.stages.table import STAGES
+from tests.stages.conftest import ROOT, Stage, environment
 
 PARTITION = "textworld:expert|1"
 TASKS = {"train": 4, "router": 3, "validation": 2, "test": 5}
@@ -106,6 +109,15 @@ def test_calibration_plays_every_level_of_every_calibrated_rule_or_nothing() -> 
     assert played.episodes == 2 * 3 * 14 * 2  # validation tasks × seeds × levels × (r2v, entropy)
     logged = config(training={"router": router | {"calibrate": "logged"}})
     assert work_of("train_router", logged, TASKS) == Work()
+
+
+@pytest.mark.parametrize("name", load_experiments(ROOT / "configs/experiments.yaml").experiments)
+def test_every_shipped_experiment_can_be_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("R2V_CONFIG", raising=False)
+    shipped = partition_config(Partition.parse(f"{name}|1"), None, (), ROOT).config
+    work = {stage: work_of(stage, shipped, planned_tasks(shipped)) for stage in STAGES}
+    assert work["collect"].episodes >= shipped.benchmark.splits["train"] and work["train_bc"].updates > 0
+    assert work["evaluate_noisy"].new_tokens > 0 and work["router_features"].teacher_calls > 0
 
 
 def test_stages_of_others_announce_nothing() -> None:
