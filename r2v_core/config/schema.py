@@ -240,6 +240,7 @@ class OptimConfig(Section):
 class BCConfig(OptimConfig):
     """Stage 3a: behaviour cloning."""
 
+    max_steps: Count = Field(40, description="optimiser steps; 0: the small model goes on as it comes")
     clean_share: Probability = Field(0.5, description="share of examples from unperturbed trajectories")
     max_examples: Count = Field(0, description="0: all")
 

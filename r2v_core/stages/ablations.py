@@ -6,8 +6,11 @@ full method's is run again, every other run of the full method is read as it is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+
+from r2v_core.perturbations import FAMILIES
 
 PREFIX = "ablation_"
 """Stage and asset of an ablation: this and its name."""
@@ -21,7 +24,7 @@ class Ablation:
 
     name: str
     title: str
-    variants: dict[str, tuple[str, ...]]
+    variants: Mapping[str, tuple[str, ...]]
     """Name of the variant (unique, safe as a file name) → config overrides."""
 
     @property
@@ -49,6 +52,10 @@ FEATURE_GROUPS = {
 round in circles."""
 
 ALPHAS, EPSILONS = (0.2, 0.5, 1.0), (0.1, 0.2, 0.3)
+BETAS, WEIGHTS = (0.03, 0.3), (0.03, 0.3, 1.0)
+"""Beside the defaults, 0.1 of both; weight 0 is ``no_consistency``."""
+TEACHER_COSTS = (10.0, 200.0)
+"""Cost units of one teacher step, beside the default, 50."""
 
 
 def _without(group: str) -> str:
@@ -59,6 +66,7 @@ def _without(group: str) -> str:
 ABLATIONS: dict[str, Ablation] = {
     ablation.name: ablation
     for ablation in (
+        _single("no_bc", "No behaviour cloning: DPO starts from the small model itself", "training.bc.max_steps=0"),
         _single("no_preference", "No preference optimisation: the BC policy acts", "training.dpo.max_steps=0"),
         _single("no_consistency", "DPO without the consistency term", "training.dpo.consistency_weight=0.0"),
         _single(
@@ -84,6 +92,31 @@ ABLATIONS: dict[str, Ablation] = {
             "no_self_correction",
             "An action that just failed in the same state may be played again",
             "agent.self_correction=false",
+        ),
+        _single(
+            "no_brier",
+            "The published Lagrangian router without the Brier term in its loss",
+            "training.router.scorer=lagrangian",
+            "training.router.brier_weight=0.0",
+        ),
+        Ablation(
+            "cost_ratio",
+            "The published Lagrangian router, trained and counted for a cheaper and a dearer teacher",
+            {
+                f"teacher_costs_{cost:g}": ("training.router.scorer=lagrangian", f"agent.cost_teacher={cost:g}")
+                for cost in TEACHER_COSTS
+            },
+        ),
+        Ablation(
+            "preference_sweep",
+            "DPO with other temperatures β and weights λ of the consistency term",
+            {f"beta_{beta:g}": (f"training.dpo.beta={beta:g}",) for beta in BETAS}
+            | {f"consistency_{weight:g}": (f"training.dpo.consistency_weight={weight:g}",) for weight in WEIGHTS},
+        ),
+        Ablation(
+            "unseen_noise",
+            "A family of noise that training, router and thresholds never met",
+            {f"unseen_{family}": (f"perturbations.held_out=[{family}]",) for family in FAMILIES},
         ),
         Ablation(
             "feature_groups",

@@ -10,11 +10,13 @@ if __name__ == "__main__":  # before the imports: help and refusals come at once
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_tokenizer
+from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.manifest import write_atomic
-from r2v_core.runs.processes import is_main
+from r2v_core.runs.processes import exit_workers, is_main
 from r2v_core.runs.spec import StageContext, StageResult
-from r2v_core.training.adapters import ADAPTER, adapter_digest
+from r2v_core.training.adapters import ADAPTER, adapter_digest, save_untrained
 from r2v_core.training.bc import Example, make_examples, train_bc
 from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
 from r2v_core.training.curves import draw_curves
@@ -25,8 +27,12 @@ CURVE = "loss.png"
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Train the BC adapter; resumable from its checkpoints."""
+    """Train the BC adapter; resumable from its checkpoints. With ``max_steps: 0`` it changes nothing."""
     config = ctx.config.training
+    if config.bc.max_steps == 0:
+        if BASE in ctx.inputs:
+            raise R2VError("training.bc.max_steps: 0 adds nothing to the run that is extended; give the further steps")
+        return _untrained(ctx)
     training = training_run(ctx)
     renderer = Renderer(
         load_tokenizer(ctx.config.slm, ctx.cache), ctx.config.slm, instructions_of(ctx.partition.benchmark)
@@ -54,6 +60,20 @@ def run(ctx: StageContext) -> StageResult:
         digest=adapter_digest(ctx.run_dir / ADAPTER),
         artifacts={"adapter": ADAPTER, "training_log": LOG_NAME, "loss.png": CURVE, "preview": "preview.md"},
         counts=counts,
+    )
+
+
+def _untrained(ctx: StageContext) -> StageResult:
+    """The small model as it comes, under the name of this stage."""
+    exit_workers()
+    save_untrained(ctx.config.slm, ctx.config.training.lora, ctx.cache, ctx.run_dir / ADAPTER, ctx.seed)
+    write_atomic(
+        ctx.run_dir / "preview.md", "No behaviour cloning (`training.bc.max_steps: 0`): the small model as it comes.\n"
+    )
+    return StageResult(
+        digest=adapter_digest(ctx.run_dir / ADAPTER),
+        artifacts={"adapter": ADAPTER, "preview": "preview.md"},
+        counts={"steps": 0},
     )
 
 

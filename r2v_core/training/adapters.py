@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from r2v_core.config.schema import LoRAConfig
+from r2v_core.config.schema import LoRAConfig, SLMConfig
 from r2v_core.digest import digest_file, digest_of
 from r2v_core.errors import R2VError
 from r2v_core.runs.processes import is_main
@@ -80,6 +80,23 @@ def save_adapter(model: Any, folder: Path, base_name: str) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
+
+
+def save_untrained(slm: SLMConfig, lora: LoRAConfig, cache: Path, folder: Path, seed: int) -> None:
+    """Write an adapter that changes nothing: A drawn by ``seed``, B zero, as every training begins (Hu et al. 2021).
+
+    Raises:
+        R2VError: if the model can't be loaded or does not fit the LoRA config.
+    """
+    from peft import get_peft_model
+    from transformers import set_seed
+
+    from r2v_core.models.hub import load_lm
+
+    set_seed(seed)
+    model = load_lm(slm, cache)
+    check_targets(model, lora)
+    save_adapter(get_peft_model(model, lora_config(lora, task_type="CAUSAL_LM")), folder, slm.model)
 
 
 def adapter_digest(folder: Path) -> str:

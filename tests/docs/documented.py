@@ -34,7 +34,7 @@ NOT_RUN = {
     r"export WA_": "addresses of sites that are not at hand",
     r"export R2V_COMPUTE=slurm|R2V_COMPUTE=slurm |r2v slurm (run|shell|status|cancel)": "a cluster: tests/slurm",
     r"make (test|test-fast|lint)": "what runs these very tests",
-    r".*--select 'group:ablation'": "eight ablations, half an hour: test_pipeline.py makes one",
+    r".*--select 'group:ablation'": "thirteen ablations, hours: test_pipeline.py makes one",
     r"python -m r2v_core.stages.ablation ": "test_pipeline.py makes an ablation as an asset, by the same function",
     r"make vllm": "make test makes that environment first",
     r"python -m \S+candidates --overrides slm.engine=vllm": "a real vLLM: tests/engines/test_vllm.py",

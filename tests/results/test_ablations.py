@@ -118,6 +118,11 @@ def pipeline(tmp_path: Path, make_episodes: Make, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "again"),
     [
+        ("no_bc", {"train_bc", "candidates", *FROM_DPO}),
+        ("no_brier", FROM_ROUTER),
+        ("cost_ratio", FROM_FEATURES),
+        ("preference_sweep", FROM_DPO),
+        ("unseen_noise", {"perturb", "train_bc", "train_verifier", "candidates", *FROM_DPO}),
         ("no_preference", FROM_DPO),
         ("no_consistency", FROM_DPO),
         ("no_verifier", FROM_FEATURES),

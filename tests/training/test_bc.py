@@ -98,6 +98,28 @@ def test_the_adapter_is_what_the_policy_plays_with(context: Context, tiny_slm: S
     assert len(changed) == 2 * 7, "every target module of both layers"
 
 
+def test_without_steps_the_small_model_goes_on_as_it_comes(
+    context: Context, tiny_slm: SLMConfig, model_cache: Path
+) -> None:
+    ctx = context("train_bc", bc={"max_steps": 0})
+    result = stage.run(ctx)
+    assert result.counts == {"steps": 0} and set(result.artifacts) == {"adapter", "preview"}
+    assert "as it comes" in (ctx.run_dir / "preview.md").read_text()
+    base = open_engine(tiny_slm, model_cache)
+    same = open_engine(tiny_slm, model_cache, ctx.run_dir / "adapter")
+    assert all(torch.equal(a, b) for a, b in zip(base.model.parameters(), same.model.parameters(), strict=True))
+    again = stage.run(context("train_bc", name="again", bc={"max_steps": 0}))
+    assert again.digest == result.digest
+
+
+def test_nothing_is_added_to_a_run_without_steps(
+    context: Context, make_folder_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    base = make_folder_run(tmp_path / "base", "train_bc", {"adapter": "adapter"})
+    with pytest.raises(R2VError, match=r"training\.bc\.max_steps: 0 adds nothing"):
+        stage.run(context("train_bc", bc={"max_steps": 0}, inputs={"base": base}))
+
+
 class Killed(BaseException):
     """Ends training in the middle of a step, as a signal does."""
 
