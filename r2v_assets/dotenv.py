@@ -11,13 +11,16 @@ from pathlib import Path
 
 KEY = "DAGSTER_HOME="
 FOLDER = "dagster_home"
+PATIENCE = "DAGSTER_GRPC_TIMEOUT_SECONDS="
+PATIENCE_S = 300
+"""A machine at full load takes minutes to begin a run; after 60 s, its default, Dagster marks the run as failed."""
 
 
 def corrected(text: str, home: str) -> str:
     r"""The content of .env with this checkout's instance, unless it names one of another kind.
 
     >>> corrected("A=b\nDAGSTER_HOME=/old/dagster_home\n", "/new/dagster_home")
-    'A=b\nDAGSTER_HOME=/new/dagster_home\n'
+    'A=b\nDAGSTER_HOME=/new/dagster_home\nDAGSTER_GRPC_TIMEOUT_SECONDS=300\n'
     """
     lines = text.splitlines()
     for n, line in enumerate(lines):
@@ -27,6 +30,8 @@ def corrected(text: str, home: str) -> str:
             break
     else:
         lines.append(f"{KEY}{home}")
+    if not any(line.startswith(PATIENCE) for line in lines):
+        lines.append(f"{PATIENCE}{PATIENCE_S}")
     return "\n".join(lines) + "\n"
 
 

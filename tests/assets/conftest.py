@@ -54,6 +54,7 @@ class Project:
             "DAGSTER_HOME": str(self.root / "dagster_home"),
             "PYTHONPATH": str(REPOSITORY),
             "HF_HUB_OFFLINE": "1",
+            "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",  # as .env has it
         }
 
     def command(self, *args: str) -> list[str]:

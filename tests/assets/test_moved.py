@@ -60,13 +60,17 @@ def test_runs_are_found_linked_and_checked_after_a_move(project: Project, monkey
         assert tell(instance) == 1 and recorded_directory(instance, "task_suite", PARTITION) == directory
 
 
+PATIENT = "DAGSTER_GRPC_TIMEOUT_SECONDS=300\n"
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("", "DAGSTER_HOME=/new/dagster_home\n"),
-        ("A=b\nDAGSTER_HOME=/old/dagster_home\n", "A=b\nDAGSTER_HOME=/new/dagster_home\n"),
-        ("DAGSTER_HOME='/old/dagster_home/'\n", "DAGSTER_HOME=/new/dagster_home\n"),
-        ("DAGSTER_HOME=/srv/our-lab\n", "DAGSTER_HOME=/srv/our-lab\n"),
+        ("", f"DAGSTER_HOME=/new/dagster_home\n{PATIENT}"),
+        ("A=b\nDAGSTER_HOME=/old/dagster_home\n", f"A=b\nDAGSTER_HOME=/new/dagster_home\n{PATIENT}"),
+        (f"DAGSTER_HOME='/old/dagster_home/'\n{PATIENT}", f"DAGSTER_HOME=/new/dagster_home\n{PATIENT}"),
+        ("DAGSTER_HOME=/srv/our-lab\n", f"DAGSTER_HOME=/srv/our-lab\n{PATIENT}"),
+        ("DAGSTER_GRPC_TIMEOUT_SECONDS=9\n", "DAGSTER_GRPC_TIMEOUT_SECONDS=9\nDAGSTER_HOME=/new/dagster_home\n"),
     ],
 )
 def test_the_instance_in_env_is_this_checkouts_or_the_labs(before: str, after: str) -> None:
