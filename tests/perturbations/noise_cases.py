@@ -28,7 +28,13 @@ CURRENT = Observation(
         "The shelf holds:\n- 12 plates\n- a jug of 1.5 litres\n- 3 cups\n\nYou carry: a key."
     ),
 )
-PREVIOUS = Observation(feedback="You take the key.", state="-= Hall =-\nA long hall, 9 metres.\n- 2 coats\n- 1 hat\n")
+PREVIOUS = Observation(
+    feedback="You take the key. It is cold.",
+    state=(
+        "-= Hall =-\nA long hall. It is cold. It has 9 doors.\nOne is closed. One is open.\n"
+        "- 2 coats\n- 1 hat\n- a rug\nA bell hangs here. It is silent. It is old.\n\nYou carry: nothing."
+    ),
+)
 ADMISSIBLE = ("close door", "drop key", "go east", "inventory", "look", "take apple")
 
 

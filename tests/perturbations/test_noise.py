@@ -232,7 +232,7 @@ def test_results_come_in_another_order_and_some_are_lost() -> None:
         assert [line for line in after if line not in entries] == [line for line in before if line not in entries]
         assert len(listed) == len(set(listed)) == 2 and record.detail["lost"] == 1
         orders.add(tuple(listed))
-    assert len(orders) >= 4
+    assert len(orders) == 3  # each of the three may be lost; those that are left change places
     plain = Observation(state="No list here.\n- one entry is none\n")
     assert make_noise(settings(result_shuffle=1.0)).observe(step_context(), plain) == (plain, [])
 
