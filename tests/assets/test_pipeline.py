@@ -224,7 +224,7 @@ def test_failure_is_the_stages_own_error(whole: tuple[Project, str]) -> None:
     [
         ("collect", []),
         ("candidates", ["candidates.batch_size=6"]),
-        ("router_features", ["perturbations.seeds.router=1", "perturbations.seeds.validation=1"]),
+        ("router_features", ["perturbations.seeds.router=3", "perturbations.seeds.validation=3"]),
         ("evaluate_noisy", ["evaluation.sweep=[]"]),
     ],
 )
