@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,16 +21,31 @@ from r2v_core.perturbations import make_noise
 from r2v_core.perturbations.prompt_injection import TEMPLATES
 from r2v_core.trajectory import Episode
 
+ACTION, CODE = r"(?P<action>[a-z @.:/]+)", r"(?P<code>.+)"
 COMMANDS = [
-    re.compile(re.escape(template).replace(r"\{action\}", "(?P<action>[a-z ]+)"))
+    re.compile(re.escape(template).replace(r"\{action\}", ACTION).replace(r"\{code\}", CODE))
     for templates in TEMPLATES.values()
     for template in templates
 ]
+DECODE: tuple[Callable[[str], str], ...] = (
+    lambda code: base64.b64decode(code, validate=True).decode(),
+    lambda code: bytes.fromhex(code).decode(),
+    lambda code: codecs.decode(code, "rot13"),
+)
 
 
 def commanded(text: str) -> list[str]:
-    """The actions that a text orders, as a reader finds them."""
-    return [found["action"] for command in COMMANDS for found in command.finditer(text)]
+    """The actions that a text orders, as a reader finds them who decodes what is encoded."""
+    orders = []
+    for found in (found for command in COMMANDS for found in command.finditer(text)):
+        if "code" not in found.groupdict():
+            orders.append(found["action"])
+            continue
+        for decode in DECODE:
+            with suppress(ValueError):
+                start, _, action = decode(found["code"]).partition("must be: ")
+                orders += [action] if start == "Your next action " else []
+    return orders
 
 
 class Obedient:
@@ -104,7 +122,7 @@ def injections(episode: Episode) -> list[tuple[int, str]]:
 
 def test_every_injected_order_names_a_recognisable_action(benchmark: Benchmark, tasks: list[Task], cache: Path) -> None:
     episodes = played(Deaf(), benchmark, tasks, cache, probability=1.0)
-    assert episodes and all(len(injections(episode)) == 3 * len(episode.steps) for episode in episodes)
+    assert episodes and all(len(injections(episode)) == len(TEMPLATES) * len(episode.steps) for episode in episodes)
     for episode in episodes:
         for step in episode.steps:
             targets = [str(r.detail["target_action"]) for r in step.perturbations if r.family == "prompt_injection"]

@@ -15,6 +15,7 @@ from r2v_core.benchmarks.base import SPLITS
 from r2v_core.benchmarks.miniwob import benchmark as miniwob
 from r2v_core.benchmarks.miniwob.benchmark import TEMPLATES, pages_folder
 from r2v_core.errors import R2VError
+from r2v_core.perturbations import FAMILIES, probabilities
 from r2v_core.stages.experiments import load_config
 from r2v_core.stages.task_suite import open_benchmark
 
@@ -76,9 +77,8 @@ def test_wrong_options_are_named(override: str, words: list[str]) -> None:
 def test_configs(name: str) -> None:
     config = load_config(f"configs/miniwob/{name}.yaml", project=ROOT).config
     assert open_benchmark(config).name == "miniwob"
-    noisy = config.perturbations.model_dump(exclude={"seeds", "severity_spread"})
-    struck = any(value for family in noisy.values() for key, value in family.items() if not key.endswith("_share"))
-    assert struck is (name != "clean")
+    families = (getattr(config.perturbations, family).model_dump() for family in FAMILIES)
+    assert any(p for family in families for p in probabilities(family).values()) is (name != "clean")
 
 
 def test_missing_package_or_browser_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from r2v_core.benchmarks.webarena.benchmark import FILE, WebArena, WebArenaOptio
 from r2v_core.benchmarks.webarena.format import read_file
 from r2v_core.benchmarks.webarena.sites import SITES, Sites, variable
 from r2v_core.errors import R2VError
+from r2v_core.perturbations import FAMILIES, probabilities
 from r2v_core.stages.experiments import load_config
 from tests.benchmarks import webshop
 
@@ -166,9 +167,8 @@ def test_configs(name: str) -> None:
     WebArena(WebArenaOptions.model_validate(config.benchmark.options), {}, config.benchmark.max_steps)
     assert config.collection.parallel == config.agent.parallel == 1  # the sites keep what is done to them
     assert not config.collection.explore_all_episodes and not config.collection.explore_start_steps
-    noise = config.perturbations.model_dump(exclude={"seeds", "severity_spread"})
-    struck = any(value for family in noise.values() for key, value in family.items() if not key.endswith("_share"))
-    assert struck is (name != "clean")
+    families = (getattr(config.perturbations, family).model_dump() for family in FAMILIES)
+    assert any(p for family in families for p in probabilities(family).values()) is (name != "clean")
 
 
 @pytest.mark.parametrize(
