@@ -181,7 +181,7 @@ def _setting(ctx: StageContext) -> dict[str, Any]:
             "teacher_step": config["agent"]["cost_teacher"],
         },
         "perturbation_probabilities": {
-            family: {operator: p for operator, p in probabilities(config["perturbations"][family]).items() if p}
+            family: {operator: p for operator, p in probabilities(config["perturbations"].get(family, {})).items() if p}
             for family in FAMILIES
         },
         "held_out_families": config["perturbations"].get("held_out", []),
