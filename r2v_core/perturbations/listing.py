@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 
 import numpy as np
 
@@ -78,12 +79,5 @@ def _lists(lines: list[str]) -> list[tuple[int, int]]:
     for line in lines:
         files = line.rstrip() == "Files:" or (files and bool(line.strip()))
         inside.append((files and line.rstrip() != "Files:") or _ENTRY.match(line) is not None)
-    found, start = [], None
-    for i, entry in enumerate([*inside, False]):
-        if entry and start is None:
-            start = i
-        elif not entry and start is not None:
-            if i - start >= 2:
-                found.append((start, i))
-            start = None
-    return found
+    runs = (list(run) for entry, run in groupby(range(len(lines)), inside.__getitem__) if entry)
+    return [(run[0], run[-1] + 1) for run in runs if len(run) >= 2]
