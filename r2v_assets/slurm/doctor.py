@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from filelock import FileLock
+
 from r2v_assets.slurm.deploy import PACKAGES, VERSIONS, python_of
 from r2v_assets.slurm.gpus import GPUS, gpus_seen
 from r2v_assets.slurm.jobs import cancel, job_id_in, query_job
@@ -22,11 +24,22 @@ from r2v_assets.slurm.profile import FOLDER, Profile
 from r2v_assets.slurm.script import Job, job_script
 from r2v_core.console import printable
 from r2v_core.errors import R2VError
+from r2v_core.runs.locks import LOCK_NAME
 from r2v_core.stages.table import BY_ASSET
 
 CLOCK_S = 5.0
 """Clocks that differ by more than this make build systems, TLS and resume-by-date unreliable."""
 FREE_GB = 5.0
+LOCKED = """
+import sys
+from pathlib import Path
+from r2v_core.runs.locks import is_alive
+try:
+    print("held" if is_alive(Path(sys.argv[1])) else "free")
+except OSError as error:
+    print(error)
+"""
+"""Run on the node: whether it sees the lock that the doctor holds in a folder."""
 
 
 @dataclass
@@ -198,7 +211,7 @@ class Doctor:
             yield partition, partial(self.check_job, stage_name)
 
     def check_job(self, stage: str) -> str:
-        """A job runs, on a node that sees the folders, has the same Python and the right time."""
+        """A job runs, on a node that sees the folders and who locks what, has the same Python and the right time."""
         folder = self.project / f"{self.token}-{stage}"
         job = Job(stage, "doctor:doctor|0", folder.name, folder, self.project)
         job.folder.mkdir(parents=True)
@@ -206,7 +219,8 @@ class Doctor:
         head, _, _ = job_script(self.profile, job, {}).partition("\n(\n")
         asked = self.profile.resources(job.asset)
         gpus = f'"$python" -c {shlex.quote(GPUS)}; ' if asked.gpus else "echo -; "
-        probe = f'{head}\n{gpus}hostname; date +%s; "$python" -c {shlex.quote(VERSIONS)}\n'
+        lock = f'"$python" -c {shlex.quote(LOCKED)} {shlex.quote(str(folder))}; '
+        probe = f'{head}\n{lock}{gpus}hostname; date +%s; "$python" -c {shlex.quote(VERSIONS)}\n'
         (job.folder / "job.sh").write_text(probe)
         job_id = None
         try:
@@ -216,7 +230,8 @@ class Doctor:
             job_id = job_id_in(said)
             if job_id is None:
                 raise R2VError(f"sbatch answered '{printable(said.strip())}' instead of a job id")
-            return self._judge(job, job_id)
+            with FileLock(folder / LOCK_NAME):
+                return self._judge(job, job_id)
         finally:
             if job_id and not query_job(self.login, job_id).ended:
                 cancel(self.login, job_id)
@@ -245,7 +260,12 @@ class Doctor:
             raise R2VError(
                 f"job {job_id} ended as {status.state} on {status.node}: {lines[-1] if lines else 'no output'}"
             )
-        gpus, name, clock, *versions = lines[-len(PACKAGES) - 4 :]
+        lock, gpus, name, clock, *versions = lines[-len(PACKAGES) - 5 :]
+        if lock != "held":
+            raise R2VError(
+                f"node {name} does not see that {self.project} is locked here ({lock}): two jobs could write one run. "
+                "Have the file system pass locks on between machines (NFS: no local_lock or nolock; Lustre: flock)"
+            )
         deployed = (self.profile.environment_folder / "python.txt").read_text()
         if deployed.splitlines() != versions:
             raise R2VError(
@@ -256,7 +276,7 @@ class Doctor:
         if off > CLOCK_S:
             raise R2VError(f"the clock of node {name} is {off:.0f} s off; tell your administrators")
         seen = gpus_seen(gpus, name, self.profile.resources(job.asset).gpus)
-        return f"job {job_id} ran on {name}: sees the project, same Python and packages, right time{seen}"
+        return f"job {job_id} ran on {name}: sees the project and its locks, same Python and packages, right time{seen}"
 
 
 def _difference(before: str, after: str) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from r2v_core.console import Json, print_json, print_table, say, shorten
 from r2v_core.errors import R2VError
-from r2v_core.registry.export_cli import export
+from r2v_core.registry.export_cli import export, export_evals
 from r2v_core.registry.options import File, Project, Roots, open_existing, open_registry, search_roots
 
 registry_app = typer.Typer(
@@ -44,6 +44,10 @@ registry_app.command(
     epilog="Examples: r2v registry export RUN --output chats.jsonl · r2v registry export "
     "--where \"stage = 'collect'\" --format sharegpt --successful --output chats.jsonl",
 )(export)
+registry_app.command(
+    name="export-evals",
+    epilog="Example: r2v registry export-evals textworld_evaluate_noisy_20260131T120000 --output logs",
+)(export_evals)
 
 
 @registry_app.command(epilog="Example: r2v registry summary --json")

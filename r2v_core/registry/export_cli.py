@@ -1,7 +1,8 @@
-"""``r2v registry export``."""
+"""``r2v registry export`` and ``export-evals``."""
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -61,4 +62,26 @@ def export(
         f"{counts['records']} records of {counts['episodes']} episodes in {output}"
         + (f"; left out: {told}" if told else "")
     )
+    return None
+
+
+def export_evals(
+    output: Annotated[Path, typer.Option(help="The folder to write logs into, for `inspect view --log-dir`.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs of evaluate_clean or evaluate_noisy.")],
+    as_json: Json = False,
+    project: Project = None,
+    registry: File = None,
+) -> None:
+    """Evaluations as logs of inspect_ai: one a method, every episode with its verdict and decisions."""
+    from r2v_core.registry.eval_logs import check_evaluation, write_logs
+
+    found = open_existing(project, registry)
+    written = []
+    for manifest in [found.get_run(run) for run in runs]:
+        check_evaluation(manifest)
+        episodes = found.iter_episodes([manifest.run_id], deduplicate=False, stages=None, splits=None)
+        written += write_logs(manifest, episodes, output)
+    if as_json:
+        return print_json({"output": str(output), "logs": [path.name for path in written]})
+    say(f"{len(written)} logs in {output}; to look at them: inspect view --log-dir {shlex.quote(str(output))}")
     return None

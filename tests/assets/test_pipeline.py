@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 import yaml
 from rich.console import Console
@@ -220,22 +221,25 @@ def test_failure_is_the_stages_own_error(whole: tuple[Project, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "overrides"),
+    ("stage", "overrides", "killed"),
     [
-        ("collect", []),
-        ("candidates", ["candidates.batch_size=6"]),
-        ("router_features", ["perturbations.seeds.router=3", "perturbations.seeds.validation=3"]),
-        ("evaluate_noisy", ["evaluation.sweep=[]"]),
+        ("collect", [], False),
+        ("candidates", ["candidates.batch_size=6"], False),
+        ("router_features", ["perturbations.seeds.router=3", "perturbations.seeds.validation=3"], False),
+        ("evaluate_noisy", ["evaluation.sweep=[]"], True),
     ],
 )
 def test_two_processes_share_the_work_and_make_the_same_data(
-    whole: tuple[Project, str], stage: str, overrides: list[str]
+    whole: tuple[Project, str], stage: str, overrides: list[str], killed: bool
 ) -> None:
     project, made = whole[0], []
     for processes in (1, 2):
         run_id = f"{stage}_by_{processes}"
         settings = ["--config", CONFIG, "--run-id", run_id, "--overrides", "agent.parallel=1", *overrides]
-        done = project.run(*launch_arguments((f"r2v_core.stages.{stage}",), processes), *settings)
+        command = [*launch_arguments((f"r2v_core.stages.{stage}",), processes), *settings]
+        if killed and processes == 2:
+            _kill_at_work(project, run_id, command)
+        done = project.run(*command)
         assert done.returncode == 0, done.stdout + done.stderr
         assert (f"[{stage} 1] " in done.stderr) == (processes == 2), done.stderr  # the second process took its part
         (run_dir,) = (path for path in project.root.glob(f"*/mrp/*/{run_id}") if path.is_dir())
@@ -245,6 +249,20 @@ def test_two_processes_share_the_work_and_make_the_same_data(
     alone, together = made
     assert together.digest == alone.digest and together.counts == alone.counts
     assert together.n_episodes == alone.n_episodes and together.n_steps == alone.n_steps
+
+
+def _kill_at_work(project: Project, run_id: str, command: list[str]) -> None:
+    """Start a stage as two processes and kill them and their launcher once each has an episode on disk."""
+    launcher = project.start(*command)
+    end = time.monotonic() + 300
+    while sum(path.stat().st_size > 0 for path in project.root.glob(f"*/mrp/*/{run_id}/trajectories*.jsonl")) < 2:
+        assert launcher.poll() is None and time.monotonic() < end, (project.root / "out.log").read_text()[-4000:]
+        time.sleep(0.05)
+    for process in [launcher, *psutil.Process(launcher.pid).children(recursive=True)]:
+        process.kill()
+    launcher.wait()
+    (run_dir,) = project.root.glob(f"*/mrp/*/{run_id}")
+    assert read_manifest(run_dir).status != "done" and list(run_dir.glob("*.part1.jsonl"))
 
 
 def test_two_processes_train_together(whole: tuple[Project, str]) -> None:
@@ -296,7 +314,8 @@ def _filled(command: str, project: Project) -> str:
     for said, enough in SMALLER.items():
         command = command.replace(said, enough)
     stage = re.search(r"r2v_core\.stages\.(\w+)", command)
-    for name, made in (("RUN1", "collect"), ("RUN2", "perturb"), ("RUN", stage[1] if stage else "train_bc")):
+    made_by = {"RUN1": "collect", "RUN2": "perturb", "EVALUATION": "evaluate_noisy"}
+    for name, made in {**made_by, "RUN": stage[1] if stage else "train_bc"}.items():
         command = re.sub(rf"\b{name}\b", _newest(project, made).name, command)
     return command
 

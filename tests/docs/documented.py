@@ -36,9 +36,10 @@ NOT_RUN = {
     r"make (test|test-fast|lint)": "what runs these very tests",
     r".*--select 'group:ablation'": "thirteen ablations, hours: test_pipeline.py makes one",
     r"python -m r2v_core.stages.ablation ": "test_pipeline.py makes an ablation as an asset, by the same function",
-    r"make vllm": "make test makes that environment first",
+    r"make (vllm|inspect)": "make test makes that environment first",
     r"python -m \S+candidates --overrides slm.engine=vllm": "a real vLLM: tests/engines/test_vllm.py",
     # what stays up, or needs an account
+    r"\S+inspect view ": "a server that stays; tests/registry/test_eval_logs.py reads the logs",
     r"tensorboard ": "a server that stays; tests/training/test_tracking.py reads what it shows",
     r"wandb login|WANDB_MODE=online|wandb sync outputs": "an account at W&B",
     r"mkdir -p ~/r2v-lab|install -m 600|DAGSTER_HOME=|R2V_DAGSTER_|EOF": "tests/assets/test_lab.py does the same",

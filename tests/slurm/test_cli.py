@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
+from r2v_assets.slurm import doctor
+from r2v_assets.slurm.doctor import Doctor
 from r2v_assets.slurm.gpus import gpus_seen
+from r2v_assets.slurm.profile import load_profile
 from r2v_core.errors import R2VError
 from tests.assets.conftest import PARTITION
 from tests.slurm.conftest import Materialization, SlurmProject, told
@@ -45,6 +49,16 @@ def test_doctor_says_what_is_wrong_and_how_to_fix_it(
     done = r2v(project, "doctor", "--timeout", "60")
     assert done.returncode == 2
     assert all(message in done.stdout for message in messages), told(done)
+
+
+def test_doctor_finds_locks_that_do_not_reach_other_machines(
+    project: SlurmProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Doctor(load_profile("test", project.root), project.root)
+    assert "sees the project and its locks" in found.check_job("collect")
+    monkeypatch.setattr(doctor, "FileLock", lambda path: nullcontext())  # as where a lock stays on its machine
+    with pytest.raises(R2VError, match=r"node \S+ does not see that .* is locked here \(free\): two jobs could"):
+        found.check_job("collect")
 
 
 def test_render_prints_the_job_and_submits_nothing(project: SlurmProject) -> None:

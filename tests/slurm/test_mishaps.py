@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from r2v_assets.slurm import monitor
 from r2v_assets.slurm.jobs import job_id_in
-from tests.slurm.conftest import Materialization, SlurmProject, wait_for
+from r2v_core.runs.manifest import RunManifest, read_manifest
+from tests.assets.conftest import PARTITION
+from tests.slurm.conftest import Materialization, SlurmProject, told, wait_for
 
 LIMIT = {"time": "3"}
 """Minutes, with ``warn_s=90``: SLURM may signal up to a minute early, and some episodes have to be there by then."""
@@ -28,6 +30,14 @@ N_EPISODES = 63
 def resume(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
+
+
+def assert_as_if_run_through(project: SlurmProject, cut: RunManifest) -> None:
+    """The run that was cut off has the digest of one that is made in one go, by one process."""
+    arguments = ["--run-id", "through", "--config", "configs/small.yaml", "--partition", PARTITION]
+    done = project.run("r2v_core.stages.collect", *arguments, "--overrides", *SOME["overrides"])
+    assert done.returncode == 0, told(done)
+    assert read_manifest(project.root / "data/mrp/runs/through").digest == cut.digest
 
 
 def assert_whole(project: SlurmProject, before: list[str]) -> None:
@@ -58,6 +68,7 @@ def test_job_at_its_time_limit_is_warned_and_goes_on_in_another(project: SlurmPr
     assert kept and all(int(n) >= len(before) for n in kept)
     rows = project.sql(f"SELECT job_id FROM slurm_jobs WHERE run_id = '{manifest.run_id}' ORDER BY job_id")
     assert [row["job_id"] for row in rows] == sorted(attempt["job_id"] for attempt in attempts)
+    assert_as_if_run_through(project, manifest)
 
 
 def test_processes_at_their_time_limit_go_on_in_another_job(project: SlurmProject) -> None:
@@ -72,11 +83,12 @@ def test_processes_at_their_time_limit_go_on_in_another_job(project: SlurmProjec
     before = project.episodes()
     for pid in workers:
         resume(pid)
-    run.done()
+    manifest = run.done()
     (record,) = project.records("collect")
     assert record["attempts"][0]["exit_code"] == "75:0" and record["attempts"][-1]["state"] == "COMPLETED"
     assert_whole(project, before)
     assert not list(run_dir.glob("*.part*"))
+    assert_as_if_run_through(project, manifest)
 
 
 def test_out_of_memory_names_the_keys_that_help(project: SlurmProject) -> None:
