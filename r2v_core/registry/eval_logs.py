@@ -112,8 +112,8 @@ def _world(episode: Episode) -> tuple[int, int]:
 
 
 def _sample(episode: Episode, method: str, worlds: Mapping[tuple[int, int], int]) -> dict[str, Any]:
-    told = [dict(one) for one in chat(episode, len(episode.steps) - 1)] if episode.steps else []
-    last = {"role": "assistant", "content": episode.steps[-1].action if episode.steps else ""}
+    told: list[dict[str, Any]] = [dict(one) for one in chat(episode, len(episode.steps) - 1)] if episode.steps else []
+    last: dict[str, Any] = {"role": "assistant", "content": episode.steps[-1].action if episode.steps else ""}
     messages = [*told, last]
     spoken = (message for message in messages if message["role"] == "assistant")
     for message, step in zip(spoken, episode.steps, strict=False):
