@@ -45,6 +45,8 @@ class Records(Generic[K, T]):
     """Called with every record of this process: those on disk first (False), then each new one (True)."""
     same: Callable[[T, T], bool] = lambda before, after: True
     """Whether a record that was made again is the one on disk."""
+    last: bool = True
+    """Whether helper processes end with these records; else all processes go on together, knowing all of them."""
 
     def complete(self, chunks: Sequence[Chunk[K, T]]) -> dict[K, T]:
         """Make what is not on disk yet, appending each record as it is made; return all by key.
@@ -53,7 +55,7 @@ class Records(Generic[K, T]):
         beginning. Of several processes that run the stage, each takes every n-th chunk.
 
         Raises:
-            PartDone: in helper processes, once every process has made its part.
+            PartDone: in helper processes, once every process has made its part, if these records are the last.
         """
         wanted = {key for chunk in chunks for key in chunk.keys}
         done = self._on_disk(wanted)
@@ -79,8 +81,12 @@ class Records(Generic[K, T]):
                     self.on_record(record, True)
                     self.report.progress(self.what, len(done), total, **self.facts())
         if processes.count() > 1:
-            processes.gather(self.path, self.model, self.key)
-            done = {self.key(record): record for record in JsonlStore(self.path, self.model)}
+            if self.last:
+                processes.gather(self.path, self.model, self.key)
+                done = {self.key(record): record for record in JsonlStore(self.path, self.model)}
+            else:
+                processes.wait_for_all()
+                done = self._on_disk(wanted)
         return done
 
     def _on_disk(self, wanted: Collection[K]) -> dict[K, T]:

@@ -35,6 +35,7 @@ def record_episodes(
     play: Callable[[Sequence[Job], Scope], Iterable[Episode]],
     log_name: str | None = None,
     file: str = TRAJECTORIES,
+    last: bool = True,
 ) -> list[Episode]:
     """Play the jobs whose episodes are not on disk yet, appending each as it ends; return all of them.
 
@@ -45,14 +46,16 @@ def record_episodes(
         play: turns the jobs of a chunk into episodes, in any order; what models say belongs into the scope.
         log_name: if given, one short line per episode goes to this JSONL file too.
         file: where the episodes are appended; the registry reads those of ``trajectories.jsonl`` as the run's own.
+        last: whether helper processes end with these episodes; else every process gets all of them and goes on.
 
     Raises:
         R2VError: if too many episodes end in an error (:mod:`r2v_core.stages.failed_episodes`).
-        PartDone: in helper processes, once every process has played its part.
+        PartDone: in helper processes, once every process has played its part, if these episodes are the last.
     """
-    if len({job.episode_id for job in jobs}) != len(jobs):
+    ids = {job.episode_id for job in jobs}
+    if len(ids) != len(jobs):
         raise R2VError("two jobs share an episode id; the task suite holds a task twice")
-    if ctx.config.episodes.retry_errors and processes.is_main() and (again := drop_errors(ctx.run_dir / file)):
+    if ctx.config.episodes.retry_errors and processes.is_main() and (again := drop_errors(ctx.run_dir / file, ids)):
         ctx.report.log(f"{again} episodes that ended in an error are played again")
     processes.wait_for_all()
     counted: Counter[str] = Counter()
@@ -77,10 +80,11 @@ def record_episodes(
         facts=lambda: {"success": counted["solved"] / counted["episodes"]},
         on_record=on_record,
         same=lambda before, after: episodes_digest([before]) == episodes_digest([after]),
+        last=last,
     )
     done = records.complete([chunk_of(group) for group in chunks(jobs, CHUNK_ROUNDS * ctx.config.agent.parallel)])
     if processes.count() > 1:
-        failures.recount(done.values())
+        failures.recount(done[job.episode_id] for job in jobs)
     return [done[job.episode_id] for job in jobs]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from r2v_core.config.schema import EpisodesConfig
 from r2v_core.errors import R2VError
@@ -52,21 +53,26 @@ class Failures:
             self.count(episode, False)
 
 
-def drop_errors(path: Path) -> int:
-    """Take the episodes that ended in an error out of a file of episodes; every other line stays as it is.
+def drop_errors(path: Path, episode_ids: Collection[str]) -> int:
+    """Take those of these episodes that ended in an error out of a file of episodes; see :func:`drop`."""
+    return drop(path, lambda episode: episode["episode_id"] in episode_ids and bool(episode["metadata"].get("error")))
+
+
+def drop(path: Path, unwanted: Callable[[dict[str, Any]], bool]) -> int:
+    """Take episodes out of a file of episodes; every other line stays as it is.
 
     Returns:
         how many there were.
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if not _error(line)]
+    kept = [line for line in lines if not _is(unwanted, line)]
     if len(kept) < len(lines):
         write_atomic(path, "".join(kept))
     return len(lines) - len(kept)
 
 
-def _error(line: str) -> bool:
+def _is(unwanted: Callable[[dict[str, Any]], bool], line: str) -> bool:
     try:
-        return bool(json.loads(line)["metadata"].get("error"))
+        return unwanted(json.loads(line))
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # half a line: the store deals with it

@@ -181,7 +181,7 @@ _BUILT_IN = (
                 ("router", "train_router"),
             ),
             sections=(*_ROLLOUT, "evaluation"),
-            version="9",
+            version="10",
             shared=True,
         )
         for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))

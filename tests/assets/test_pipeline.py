@@ -107,6 +107,14 @@ def test_tables_hold_every_method_and_condition(whole: tuple[Project, str]) -> N
     assert len({(row["method"], row["condition"]) for row in rows}) == 2 * METHODS
 
 
+@pytest.mark.parametrize("condition", ["clean", "noisy"])
+def test_random_asks_at_the_share_that_r2v_came_to(whole: tuple[Project, str], condition: str) -> None:
+    episodes = list(read_parquet(_newest(whole[0], f"evaluate_{condition}") / "trajectories.parquet", Episode))
+    actors = [step.actor for one in episodes if one.metadata["method"] == "r2v" for step in one.steps]
+    rates = {(one.metadata["method"], one.metadata["rate"]) for one in episodes if "rate" in one.metadata}
+    assert rates == {("random_router", actors.count("teacher") / len(actors))}
+
+
 def test_tables_agree_with_the_traces_and_checks_say_so(whole: tuple[Project, str]) -> None:
     verdicts = {}
     with whole[0].instance() as instance:
@@ -226,7 +234,7 @@ def test_failure_is_the_stages_own_error(whole: tuple[Project, str]) -> None:
         ("collect", [], False),
         ("candidates", ["candidates.batch_size=6"], False),
         ("router_features", ["perturbations.seeds.router=3", "perturbations.seeds.validation=3"], False),
-        ("evaluate_noisy", ["evaluation.sweep=[]"], True),
+        ("evaluate_noisy", [], True),
     ],
 )
 def test_two_processes_share_the_work_and_make_the_same_data(
