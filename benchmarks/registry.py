@@ -309,8 +309,8 @@ def main() -> None:
     print(text)
     if args.output:
         title = (
-            "# The registry's speed\n\n`python benchmarks/registry.py` measures, in turn, the DuckDB registry (new) and what "
-            "it replaced (old: a JSON index, and Python reading every JSONL line).\n\n"
+            "# The registry's speed\n\n`python benchmarks/registry.py` measures, in turn, the DuckDB registry (new) "
+            "and what it replaced (old: a JSON index, and Python reading every JSONL line).\n\n"
         )
         page = f"{title}{text}\n![log-log plot](registry_benchmark.png)\n"
         (args.output / "registry_benchmark.md").write_text(page, encoding="utf-8")
