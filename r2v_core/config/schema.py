@@ -309,9 +309,9 @@ class RouterConfig(Section):
     features: list[str] = Field(default_factory=list, description="subset of the 20 features; empty: all")
     scorer: Literal["auto", "lagrangian", "logistic", "mlp", "ensemble"] = Field(
         "auto",
-        description="the model that gives r2v's probability: the published Lagrangian net, or a logistic regression, a net "
-        "or an ensemble of five trained by log loss; auto: the one with the lowest log loss when cross-fitted over "
-        "router templates",
+        description="the model that gives r2v's probability: the published Lagrangian net, or a logistic regression, "
+        "a net or an ensemble of five trained by log loss; auto: the one with the lowest log loss when cross-fitted "
+        "over router templates",
     )
     baselines: list[str] = Field(
         default_factory=list,
@@ -387,8 +387,8 @@ class EpisodesConfig(Section):
     )
     patience_s: Annotated[float, Field(gt=0)] = Field(
         3600.0,
-        description="seconds that an environment that works beside others may take for one step before its episode ends "
-        "in an error",
+        description="seconds that an environment that works beside others may take for one step before its episode "
+        "ends in an error",
     )
     max_error_share: Probability = Field(
         0.05, description="share of a stage's episodes that may end in an error, rounded up; beyond it the stage stops"
@@ -415,8 +415,8 @@ class EvaluationConfig(Section):
     )
     sweep: list[Probability] = Field(
         default_factory=list,
-        description="additional thresholds of every scoring rule, for the frontier; each given as the share of router-split "
-        "steps above it",
+        description="additional thresholds of every scoring rule, for the frontier; each given as the share of "
+        "router-split steps above it",
     )
     router_threshold: Probability | None = Field(
         None, description="r2v escalates above this probability; null: above the router's calibrated threshold"
