@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 class PathsConfig(Section):
-    """Where things lie, relative to the project root."""
+    """Where files are kept, relative to the project root."""
 
     data: str = Field("data", description="run directories go to <data>/runs/<run_id>")
     outputs: str = Field("outputs", description="checkpoints and evaluation traces")
@@ -45,7 +45,7 @@ class BenchmarkConfig(Section):
 
 
 class TeacherLimitsConfig(Section):
-    """How a teacher behind an API is asked, and how much of it. Nothing here decides what it answers."""
+    """How, and how often, a teacher behind an API is asked. Nothing here influences what it answers."""
 
     concurrency: Positive = Field(8, description="requests at the same time")
     timeout_s: float = Field(120.0, gt=0, description="seconds that one request may take, including its whole answer")
@@ -68,14 +68,14 @@ class TeacherLimitsConfig(Section):
 
 
 class TeacherConfig(Section):
-    """The teacher; who it is comes from the partition key."""
+    """The teacher, which the partition key names."""
 
     options: dict[str, Any] = Field(default_factory=dict, description="provider-specific, checked by the provider")
     limits: TeacherLimitsConfig = Field(default_factory=TeacherLimitsConfig)
 
 
 class JudgeConfig(Section):
-    """A language model that scores candidate actions in the trained verifier's place."""
+    """A language model that scores candidate actions in place of the trained verifier."""
 
     teacher: str = Field("gpt-4o-mini", description="a teacher's name, as in partitions")
     options: dict[str, Any] = Field(default_factory=dict, description="provider-specific, checked by the provider")
@@ -134,7 +134,7 @@ class DataConfig(Section):
 
 
 class FamilyConfig(Section):
-    """What every family of noise has, whatever its operators."""
+    """What every family of noise has, whatever its operators are."""
 
     enabled: bool = Field(True, description="false: no operator of the family is ever applied")
     prob: Probability = Field(
@@ -241,7 +241,7 @@ class LoRAConfig(Section):
 
 
 class OptimConfig(Section):
-    """What every gradient-trained language model stage shares."""
+    """What all stages that train a language model share."""
 
     max_steps: Positive = Field(40, description="optimiser steps")
     batch_size: Positive = Field(8, description="examples per step and process")
@@ -328,7 +328,7 @@ class RouterConfig(Section):
 
 
 class TrainingConfig(Section):
-    """All trained things."""
+    """Everything that is trained."""
 
     lora: LoRAConfig = Field(default_factory=LoRAConfig)
     bc: BCConfig = Field(default_factory=BCConfig)
@@ -379,7 +379,7 @@ class AgentConfig(Section):
 
 
 class EpisodesConfig(Section):
-    """How episodes are played, whatever they are; and those that end in an error, which count as failed."""
+    """How all episodes are played, and how many may end in an error. Those count as failed."""
 
     workers: Count = Field(
         0,
@@ -408,7 +408,7 @@ class RouterFeaturesConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Stage 8."""
+    """Stage 8: evaluation."""
 
     methods: list[str] = Field(
         default_factory=list, description="names of routing rules to compare (r2v_core.agent.rules); empty: all"
