@@ -95,7 +95,8 @@ def columns() -> str:
             "ORDER BY column_index",
             [name],
         ).fetchall()
-        parts += [f"## {name}", comment[0] if comment and comment[0] else "", _table(("column", "type", "meaning"), rows)]
+        said = comment[0] if comment and comment[0] else ""
+        parts += [f"## {name}", said, _table(("column", "type", "meaning"), rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
