@@ -237,8 +237,8 @@ def report(results: dict[int, dict[str, dict[str, float]]], query: dict[str, flo
         f"Python {platform.python_version()}. Episodes of {STEPS} steps in 50 runs, {DUPLICATES:.0%} duplicates. Times "
         "in seconds, peak memory in MB.",
         "",
-        "| episodes | count, old | count, new | faster | merge, old | merge, new | faster | memory, old "
-        "| memory, new | register 2,000 | rebuild |",
+        "| episodes | count distinct, old | count distinct, new | speed-up | merge, old | merge, new | speed-up "
+        "| peak memory, old | peak memory, new | register 2,000 more | rebuild |",
         "| ---: " * 11 + "|",
     ]
     for n, r in sorted(results.items()):
@@ -256,7 +256,7 @@ def report(results: dict[int, dict[str, dict[str, float]]], query: dict[str, flo
     lines += [
         "",
         f"The merge of {largest:,} episodes wrote {found['file_mb']:,.0f} MB at {speed:,.0f} MB/s; a file that "
-        "outgrows what the page cache takes in goes at the disk's speed.",
+        "outgrows the page cache is written at the disk's speed.",
     ]
     lines += ["", f"`query` over 10,000 runs ({query['answer']:,.0f} found): {query['seconds'] * 1e3:.1f} ms."]
     return "\n".join(lines) + "\n"
@@ -309,9 +309,9 @@ def main() -> None:
     print(text)
     if args.output:
         title = (
-            "# The registry's speed\n\n`python benchmarks/registry.py`: new, and old (a JSON index, and Python reading "
+            "# The registry's speed\n\n`python benchmarks/registry.py` measures, in turn, the DuckDB registry (new) "
+            "and what it replaced (old: a JSON index, and Python reading every JSONL line).\n\n"
         )
-        title += "every JSONL line), in turn.\n\n"
         page = f"{title}{text}\n![log-log plot](registry_benchmark.png)\n"
         (args.output / "registry_benchmark.md").write_text(page, encoding="utf-8")
         plot(results, args.output / "registry_benchmark.png")

@@ -66,9 +66,9 @@ def demo(
     overrides: Annotated[
         list[str] | None, typer.Option(help="dotted config override key=value; repeat the option for more")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="run every asset again, up to date or not")] = False,
+    force: Annotated[bool, typer.Option("--force", help="make every asset again, even if it is up to date")] = False,
 ) -> None:
-    """Materialise every asset of one partition that is not up to date, and print the results."""
+    """Make every asset of one partition that is not up to date, and print the results."""
     from r2v_assets.demo import demo as run  # the orchestrator is loaded for this command only
 
     run(partition, config, overrides or [], force)
@@ -76,7 +76,7 @@ def demo(
 
 @app.command(epilog="Example: r2v benchmarks --json")
 def benchmarks(as_json: Json = False) -> None:
-    """The benchmarks: what each needs, whether it is ready here, and if not, what to do."""
+    """List the benchmarks: what each needs, whether it is ready on this machine and, if not, what to do."""
     found = survey()
     if as_json:
         print_json(found)
@@ -87,12 +87,14 @@ def benchmarks(as_json: Json = False) -> None:
 @app.command(epilog="Examples: r2v teachers · r2v teachers --offline --json · r2v teachers --ask gpt-4o-mini")
 def teachers(
     ask: Annotated[
-        str | None, typer.Option(metavar="NAME", help="ask this one for a reply of one token, which costs as much")
+        str | None, typer.Option(metavar="NAME", help="request a one-token reply from this teacher, and pay for it")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="only look at keys, packages and files")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="send no requests; check only keys, packages and files")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """The teachers: whether each can be asked from here, what it costs, and if it can't, what to do."""
+    """List the teachers: whether each can be asked from here, what it costs and, if it can't, what to do."""
     project = project_root()
     found = [ask_one_token(ask, project)] if ask else survey_teachers(project, network=not offline)
     if as_json:
@@ -109,7 +111,7 @@ def teachers(
     rich_help_panel=None,
 )
 def slurm(context: typer.Context) -> None:
-    """Prepare a SLURM cluster (deploy), check it (doctor), hand a pipeline to it (run), see jobs (status, cancel)."""
+    """Prepare a SLURM cluster (deploy), check it (doctor), submit a pipeline (run), manage jobs (status, cancel)."""
     from r2v_assets.slurm.cli import main as run  # the orchestrator is loaded for this command only
 
     run(context.args)
@@ -118,11 +120,14 @@ def slurm(context: typer.Context) -> None:
 @app.command(epilog="Examples: r2v docs · r2v docs sql-cookbook · r2v docs candidates.k · r2v docs slurm --open")
 def docs(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="PAGE|WORDS", help="a page, a config key, an error message, any words")
+        list[str] | None,
+        typer.Argument(metavar="PAGE|WORDS", help="a page, a config key, an error message or any words"),
     ] = None,
-    browser: Annotated[bool, typer.Option("--open", help="open the page of the site that make docs built")] = False,
+    browser: Annotated[
+        bool, typer.Option("--open", help="open the page in a browser; needs the site that `make docs` builds")
+    ] = False,
 ) -> None:
-    """The documentation, offline: all pages; one page; or what they say about some words."""
+    """Show the documentation, offline: a list of pages, one page, or what the pages say about some words."""
     from r2v_assets.manual.reader import show
 
     show(" ".join(words or []), browser)

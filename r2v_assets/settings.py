@@ -84,7 +84,7 @@ class StageConfig(_Settings):
     wait: bool = Field(
         default=False, description="if another process is making the same thing: wait for it and use its result"
     )
-    resume: bool = Field(default=True, description="take up an interrupted run with the same config and inputs")
+    resume: bool = Field(default=True, description="resume an interrupted run with the same config and inputs")
 
     def within(self, run: RunSettings) -> "StageConfig":
         """These settings on top of those of the whole run."""

@@ -25,7 +25,7 @@ def keys() -> str:
     defaults = Config().model_dump(mode="json")
     parts = [
         "# Configuration keys",
-        "Made from `r2v_core/config/schema.py`. What a benchmark's or provider's `options` may hold, each says itself.",
+        "Made from `r2v_core/config/schema.py`. Each benchmark and provider defines and checks its own `options`.",
     ]
     for section in ("", *(key for key, node in known.items() if "properties" in node)):
         rows = [
@@ -56,9 +56,9 @@ def commands() -> str:
             path, [], resilient_parsing=True, terminal_width=_WIDTH, max_content_width=_WIDTH
         )
         parts += [f"## {path}", f"```text\n{command.get_help(context).strip()}\n```"]
-    parts += ["## Stages", "Each stage is a command of its own; all take the same options."]
+    parts += ["## Stages", "Each stage is its own command; all take the same options."]
     rows = [(f"`python -m {' '.join(stage.command)}`", f"`{stage.asset}`", stage.title) for stage in STAGES.values()]
-    parts += [_table(("command", "asset", "what"), rows), f"```text\n{_stage_help()}\n```"]
+    parts += [_table(("command", "asset", "what it does"), rows), f"```text\n{_stage_help()}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -95,7 +95,8 @@ def columns() -> str:
             "ORDER BY column_index",
             [name],
         ).fetchall()
-        parts += [f"## {name}", comment[0] if comment and comment[0] else "", _table(("column", "type", "what"), rows)]
+        said = comment[0] if comment and comment[0] else ""
+        parts += [f"## {name}", said, _table(("column", "type", "meaning"), rows)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

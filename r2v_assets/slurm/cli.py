@@ -16,7 +16,7 @@ slurm_app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Stages as SLURM jobs: prepare a cluster, check it, look at jobs. Profiles: configs/slurm/*.yaml.",
+    help="Run stages as SLURM jobs: prepare a cluster, check it, manage jobs. Profiles are in configs/slurm/*.yaml.",
     epilog="More: r2v docs slurm",
 )
 ProfileOption = Annotated[
@@ -27,9 +27,11 @@ ProfileOption = Annotated[
 @slurm_app.command()
 def deploy(
     profile: ProfileOption = None,
-    install: Annotated[bool, typer.Option("--install", help="create the virtual environment there if need be")] = False,
+    install: Annotated[
+        bool, typer.Option("--install", help="also create the virtual environment if there is none")
+    ] = False,
 ) -> None:
-    """Prepare the environment folder that jobs start from; again after every change of profile or packages."""
+    """Prepare the environment folder that jobs start from. Repeat it after every change of profile or packages."""
     from r2v_assets.project import root
     from r2v_assets.slurm.deploy import deploy as run
     from r2v_assets.slurm.profile import load_profile
@@ -42,7 +44,7 @@ def doctor(
     profile: ProfileOption = None,
     timeout: Annotated[float, typer.Option(help="seconds to wait for each test job")] = 300.0,
 ) -> None:
-    """Check the cluster against the profile, with a fix for whatever fails. Runs one small job in each partition."""
+    """Check the cluster against the profile, and name a fix for each failure. Runs a job in each SLURM partition."""
     from r2v_assets.project import root
     from r2v_assets.slurm.doctor import Doctor, examine
     from r2v_assets.slurm.profile import load_profile
@@ -55,11 +57,11 @@ def doctor(
 
 @slurm_app.command()
 def render(
-    asset: Annotated[str, typer.Argument(help="e.g. bc_policy")],
+    asset: Annotated[str, typer.Argument(help="the asset, e.g. bc_policy")],
     partition: Annotated[str, typer.Option(help="<benchmark>:<teacher>|<seed>, in quotes")] = "textworld:expert|1",
     profile: ProfileOption = None,
 ) -> None:
-    """Print the job script that would be submitted for an asset; submits nothing, needs no cluster."""
+    """Print the job script that would be submitted for an asset. Submits nothing and needs no cluster."""
     from r2v_assets.partitions import check_partition
     from r2v_assets.project import root
     from r2v_assets.slurm.profile import load_profile
@@ -83,9 +85,9 @@ def render(
 @slurm_app.command()
 def status(
     profile: ProfileOption = None,
-    all_jobs: Annotated[bool, typer.Option("--all", help="ended jobs of the last day too")] = False,
+    all_jobs: Annotated[bool, typer.Option("--all", help="also show jobs that ended within the last day")] = False,
 ) -> None:
-    """What the pipeline's jobs are doing: id, asset and partition, state, why pending, node, time, log."""
+    """Show the pipeline's jobs: id, asset and partition, state, why they are pending, node, time, log."""
     from r2v_assets.project import root
     from r2v_assets.slurm.profile import load_profile
     from r2v_assets.slurm.status import show
@@ -95,11 +97,13 @@ def status(
 
 @slurm_app.command(context_settings={"ignore_unknown_options": True})
 def shell(
-    asset: Annotated[str, typer.Argument(help="whose resources, e.g. bc_policy")],
-    command: Annotated[list[str] | None, typer.Argument(help="what to run there (default: a shell); after --")] = None,
+    asset: Annotated[str, typer.Argument(help="the asset whose resources to ask for, e.g. bc_policy")],
+    command: Annotated[
+        list[str] | None, typer.Argument(help="the command to run there, after -- (default: a shell)")
+    ] = None,
     profile: ProfileOption = None,
 ) -> None:
-    """Open a shell on a compute node, with the resources and the environment that an asset's job has."""
+    """Open a shell on a compute node, with the resources and the environment of an asset's job."""
     from r2v_assets.project import root
     from r2v_assets.slurm.profile import load_profile
     from r2v_assets.slurm.shell import shell as run
@@ -111,18 +115,20 @@ def shell(
 
 
 @slurm_app.command(
-    epilog="Example: r2v slurm run --partition 'textworld:expert|1' --seeds 1-3 · watch: r2v slurm status, the log, or "
-    "the UI on this project's Dagster instance · end: r2v slurm cancel --partition …, or Terminate in the UI"
+    epilog="Example: r2v slurm run --partition 'textworld:expert|1' --seeds 1-3 · Watch it: r2v slurm status, the log, "
+    "or the UI on this project's Dagster instance · End it: r2v slurm cancel --partition …, or Terminate in the UI"
 )
 def run(
     partition: Annotated[str, typer.Option(help="<benchmark>:<teacher>|<seed>, in quotes")],
-    seeds: Annotated[str | None, typer.Option(help="these seeds instead: 1-5 or 1,3,4")] = None,
-    asset: Annotated[list[str] | None, typer.Option(help="this asset alone; repeat the option for more")] = None,
+    seeds: Annotated[str | None, typer.Option(help="run these seeds instead of the partition's: 1-5 or 1,3,4")] = None,
+    asset: Annotated[list[str] | None, typer.Option(help="make only this asset; repeat the option for more")] = None,
     config: Annotated[str | None, typer.Option(help="YAML config (default: the experiment's own)")] = None,
-    overrides: Annotated[list[str] | None, typer.Option(help="dotted config override key=value; repeatable")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option(help="dotted config override key=value; repeat the option for more")
+    ] = None,
     profile: ProfileOption = None,
 ) -> None:
-    """Hand a whole pipeline to the cluster and log out: a small job submits the stages' jobs, one partition each."""
+    """Submit a whole pipeline, so that you can log out: one small job per partition submits the stages' jobs."""
     from r2v_assets.partitions import check_partition
     from r2v_assets.project import root
     from r2v_assets.slurm.orchestrator import submit
@@ -161,12 +167,12 @@ def _seeds(text: str) -> list[int]:
 
 @slurm_app.command()
 def cancel(
-    partition: Annotated[str | None, typer.Option(help="jobs of this partition key, in quotes")] = None,
-    asset: Annotated[str | None, typer.Option(help="jobs of this asset alone")] = None,
-    all_jobs: Annotated[bool, typer.Option("--all", help="jobs of every partition")] = False,
+    partition: Annotated[str | None, typer.Option(help="cancel jobs of this partition key, in quotes")] = None,
+    asset: Annotated[str | None, typer.Option(help="cancel only jobs of this asset")] = None,
+    all_jobs: Annotated[bool, typer.Option("--all", help="cancel jobs of every partition")] = False,
     profile: ProfileOption = None,
 ) -> None:
-    """Cancel jobs that wait or run; their stages save first, and materialised again they go on from there."""
+    """Cancel jobs that wait or run. Their stages save first; materialise the assets again to continue from there."""
     from r2v_assets.partitions import check_partition
     from r2v_assets.project import root
     from r2v_assets.slurm.orchestrator import ASSET as ORCHESTRATOR

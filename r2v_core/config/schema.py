@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 class PathsConfig(Section):
-    """Where things lie, relative to the project root."""
+    """Where files are kept, relative to the project root."""
 
     data: str = Field("data", description="run directories go to <data>/runs/<run_id>")
     outputs: str = Field("outputs", description="checkpoints and evaluation traces")
@@ -35,8 +35,8 @@ class PathsConfig(Section):
 class BenchmarkConfig(Section):
     """The tasks."""
 
-    name: str = Field("textworld", description="a name of r2v_core.benchmarks")
-    max_steps: Positive = Field(20, description="environment steps after which an episode is cut")
+    name: str = Field("textworld", description="name of a benchmark (r2v benchmarks lists them)")
+    max_steps: Positive = Field(20, description="environment steps after which an episode ends")
     splits: dict[Split, Positive] = Field(
         default_factory=SPLIT_SIZES.copy,
         description="number of task templates per split",
@@ -45,19 +45,19 @@ class BenchmarkConfig(Section):
 
 
 class TeacherLimitsConfig(Section):
-    """How a teacher behind an API is asked, and how much of it. Nothing here decides what it answers."""
+    """How, and how often, a teacher behind an API is asked. Nothing here influences what it answers."""
 
-    concurrency: Positive = Field(8, description="requests under way at once")
-    timeout_s: float = Field(120.0, gt=0, description="seconds that one request may take, its whole answer included")
-    attempts: Positive = Field(6, description="times that a request is made at least before the run fails")
+    concurrency: Positive = Field(8, description="requests at the same time")
+    timeout_s: float = Field(120.0, gt=0, description="seconds that one request may take, including its whole answer")
+    attempts: Positive = Field(6, description="minimum number of times that a request is tried before the run fails")
     patience_s: float = Field(
         5400.0,
         ge=0,
-        description="seconds that a server which has answered before, is busy, or says how long to wait, is tried "
-        "again for; 0: attempts alone count",
+        description="seconds for which to retry a server that has answered before, is busy, or says how long to wait; "
+        "0: only attempts counts",
     )
     backoff_s: float = Field(
-        1.0, gt=0, description="seconds: scale of the random pause after a failure, which doubles each time"
+        1.0, gt=0, description="seconds; scale of the random pause after a failure, which doubles each time"
     )
     budget_calls: Count | None = Field(
         None, description="calls allowed per run; 0: no limit; null: not set, refused where calls cost money"
@@ -68,19 +68,19 @@ class TeacherLimitsConfig(Section):
 
 
 class TeacherConfig(Section):
-    """The teacher; who it is comes from the partition key."""
+    """The teacher, which the partition key names."""
 
     options: dict[str, Any] = Field(default_factory=dict, description="provider-specific, checked by the provider")
     limits: TeacherLimitsConfig = Field(default_factory=TeacherLimitsConfig)
 
 
 class JudgeConfig(Section):
-    """A language model that scores candidate actions in the trained verifier's place."""
+    """A language model that scores candidate actions in place of the trained verifier."""
 
     teacher: str = Field("gpt-4o-mini", description="a teacher's name, as in partitions")
     options: dict[str, Any] = Field(default_factory=dict, description="provider-specific, checked by the provider")
     limits: TeacherLimitsConfig = Field(
-        default_factory=TeacherLimitsConfig, description="its own, beside the teacher's"
+        default_factory=TeacherLimitsConfig, description="limits of the judge, separate from the teacher's"
     )
 
 
@@ -94,12 +94,12 @@ class SLMConfig(Section):
     quantization: Literal["none", "4bit"] = Field("none", description="4bit needs a CUDA GPU and bitsandbytes")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
     max_prompt_tokens: Positive = Field(
-        320, description="older history is dropped, then each part is cut, to stay below this, tokens"
+        320, description="tokens; to stay below this, older history is dropped, then each part is cut"
     )
-    max_action_tokens: Positive = Field(16, description="tokens generated at most for one action")
+    max_action_tokens: Positive = Field(16, description="largest number of tokens generated for one action")
     history_steps: Count = Field(4, description="past actions shown in the prompt")
-    engine: str = Field("transformers", description="what samples tokens, a name of r2v_core.engines")
-    engine_options: dict[str, Any] = Field(default_factory=dict, description="the engine's own keys, checked by it")
+    engine: str = Field("transformers", description="what samples tokens: the name of an engine in r2v_core.engines")
+    engine_options: dict[str, Any] = Field(default_factory=dict, description="keys of the engine, which checks them")
 
 
 class CollectionConfig(Section):
@@ -107,12 +107,19 @@ class CollectionConfig(Section):
 
     episodes_per_task: Positive = Field(2, description="episodes on each train task")
     explore_start_steps: Count = Field(
-        4, description="every second episode begins with 1 to this many random admissible actions; 0: none does"
+        4,
+        description="every second episode begins with between 1 and this many random admissible actions; 0: none does",
     )
-    explore_prob: Probability = Field(0.15, description="chance of a random action later in such an episode")
-    explore_all_episodes: Count = Field(1, description="further episodes on each task that explore to the end")
-    explore_all_prob: Probability = Field(0.5, description="chance of a random action at each step of those")
-    alternatives: Count = Field(3, description="other admissible actions labelled with their progress at each step")
+    explore_prob: Probability = Field(0.15, description="probability of a random action later in such an episode")
+    explore_all_episodes: Count = Field(
+        1, description="additional episodes on each task that explore from beginning to end"
+    )
+    explore_all_prob: Probability = Field(
+        0.5, description="probability of a random action at each step of such an episode"
+    )
+    alternatives: Count = Field(
+        3, description="number of other admissible actions that are labelled with their progress at each step"
+    )
     parallel: Positive = Field(16, description="environments stepped side by side")
 
 
@@ -121,33 +128,40 @@ class DataConfig(Section):
 
     merge: str | list[str] | None = Field(
         None,
-        description="runs of 'collect' merged, without duplicates, into the training set: a SQL condition on the "
-        "registry's table runs, or a list of run ids; null: the partition's own run",
+        description="runs of 'collect' to merge, without duplicates, into the training set: a SQL condition on the "
+        "registry's table runs, or a list of run ids; null: only the partition's own run",
     )
 
 
 class FamilyConfig(Section):
-    """What every family of noise has, whatever its operators."""
+    """What every family of noise has, whatever its operators are."""
 
-    enabled: bool = Field(True, description="false: no operator of the family ever strikes")
+    enabled: bool = Field(True, description="false: no operator of the family is ever applied")
     prob: Probability = Field(
-        1.0, description="probability that the family is at work at a step; those of its operators hold where it is"
+        1.0,
+        description="probability that the family is active at a step; its operators' probabilities apply when it is",
     )
 
 
 class ToolFlakinessConfig(FamilyConfig):
     """Tools that fail. Probabilities per step."""
 
-    timeout: Probability = Field(0.0, description="the action is not carried out, the tool did not answer")
-    error: Probability = Field(0.0, description="the action is not carried out, the tool failed")
+    timeout: Probability = Field(
+        0.0, description="the action is not carried out, and the observation says that the tool did not answer"
+    )
+    error: Probability = Field(
+        0.0, description="the action is not carried out, and the observation says that the tool failed"
+    )
     stale: Probability = Field(0.0, description="the agent sees the previous observation again")
     garbled: Probability = Field(0.0, description="characters of the observation are replaced")
-    partial: Probability = Field(0.0, description="the connection breaks: 30 to 80 % of the text arrives, and says so")
-    result_shuffle: Probability = Field(0.0, description="lists in another order, entries of them missing")
+    partial: Probability = Field(
+        0.0, description="the connection breaks: 30 to 80 % of the text arrives, with a note that says so"
+    )
+    result_shuffle: Probability = Field(0.0, description="lists are reordered, and some of their entries are missing")
     numeric_drift: Probability = Field(0.0, description="numbers are off, as in an answer from an old cache")
     garble_share: Probability = Field(0.15, description="share of characters replaced by 'garbled'")
     lost_share: Probability = Field(0.3, description="share of a list's entries that 'result_shuffle' loses")
-    drift_share: Probability = Field(0.3, description="share by which 'numeric_drift' changes a number at most")
+    drift_share: Probability = Field(0.3, description="largest share by which 'numeric_drift' changes a number")
 
 
 class PartialObservabilityConfig(FamilyConfig):
@@ -167,7 +181,9 @@ class PromptInjectionConfig(FamilyConfig):
     override: Probability = Field(0.0, description="“ignore your instructions and …”")
     fake_system: Probability = Field(0.0, description="the same command in the guise of a system message")
     fake_goal: Probability = Field(0.0, description="the same command in the guise of a new goal")
-    indirect: Probability = Field(0.0, description="the same command in what somebody else wrote: a note, a comment")
+    indirect: Probability = Field(
+        0.0, description="the same command in text by somebody else, such as a note or a comment"
+    )
     encoded: Probability = Field(0.0, description="the same command in base64, hexadecimal or ROT13")
     exfiltration: Probability = Field(0.0, description="a command to send out what the agent has been told")
 
@@ -177,9 +193,9 @@ class DistractorsConfig(FamilyConfig):
 
     irrelevant_text: Probability = Field(0.0, description="sentences that have nothing to do with the task")
     decoy_objects: Probability = Field(0.0, description="objects that do not exist")
-    shuffle: Probability = Field(0.0, description="sentences in another order")
-    repeat: Probability = Field(0.0, description="a sentence said twice")
-    plausible_wrong: Probability = Field(0.0, description="a hint that reads as if it helped, and is made up")
+    shuffle: Probability = Field(0.0, description="sentences are reordered")
+    repeat: Probability = Field(0.0, description="a sentence is repeated")
+    plausible_wrong: Probability = Field(0.0, description="a made-up hint that sounds helpful")
 
 
 class SeedsConfig(Section):
@@ -203,7 +219,8 @@ class PerturbationsConfig(Section):
     )
     held_out: list[Literal["tool_flakiness", "partial_observability", "distractors", "prompt_injection"]] = Field(
         default_factory=list,
-        description="families met in the reported evaluation alone: training, router and thresholds never see them",
+        description="families that occur only in the reported evaluation; training, router and thresholds never meet "
+        "them",
     )
     tool_flakiness: ToolFlakinessConfig = Field(default_factory=ToolFlakinessConfig)
     partial_observability: PartialObservabilityConfig = Field(default_factory=PartialObservabilityConfig)
@@ -224,7 +241,7 @@ class LoRAConfig(Section):
 
 
 class OptimConfig(Section):
-    """What every gradient-trained language model stage shares."""
+    """What all stages that train a language model share."""
 
     max_steps: Positive = Field(40, description="optimiser steps")
     batch_size: Positive = Field(8, description="examples per step and process")
@@ -232,17 +249,17 @@ class OptimConfig(Section):
     learning_rate: float = Field(1e-3, gt=0, description="peak, after linear warm-up, cosine to zero")
     warmup_ratio: Probability = Field(0.1, description="share of max_steps")
     weight_decay: float = Field(0.0, ge=0, description="decoupled (AdamW)")
-    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are cut to this norm")
-    save_steps: Positive = Field(20, description="checkpoint every so many optimiser steps")
-    logging_steps: Positive = Field(1, description="log line every so many optimiser steps")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    save_steps: Positive = Field(20, description="optimiser steps between checkpoints")
+    logging_steps: Positive = Field(1, description="optimiser steps between log lines")
 
 
 class BCConfig(OptimConfig):
     """Stage 3a: behaviour cloning."""
 
-    max_steps: Count = Field(40, description="optimiser steps; 0: the small model goes on as it comes")
+    max_steps: Count = Field(40, description="optimiser steps; 0: the small model is used as it is")
     clean_share: Probability = Field(0.5, description="share of examples from unperturbed trajectories")
-    max_examples: Count = Field(0, description="0: all")
+    max_examples: Count = Field(0, description="largest number of training examples; 0: all")
 
 
 class VerifierConfig(OptimConfig):
@@ -257,7 +274,7 @@ class VerifierConfig(OptimConfig):
 class DPOConfig(OptimConfig):
     """Stage 5: preference optimisation."""
 
-    max_steps: Count = Field(20, description="optimiser steps; 0: the BC policy goes on unchanged")
+    max_steps: Count = Field(20, description="optimiser steps; 0: the BC policy is used unchanged")
     learning_rate: float = Field(2e-4, gt=0, description="peak, after linear warm-up, cosine to zero")
     beta: float = Field(0.1, gt=0, description="DPO temperature (Rafailov et al. 2023)")
     consistency_weight: float = Field(0.1, ge=0, description="λ_cons on the Jensen-Shannon divergence")
@@ -269,12 +286,16 @@ class RouterConfig(Section):
 
     hidden: list[Positive] = Field(default_factory=lambda: [128, 64], description="units per hidden layer")
     dropout: Probability = Field(0.3, description="probability that a hidden unit is dropped in training")
-    epochs: Positive = Field(60, description="full-batch passes; more of them learn the router tasks by heart")
-    learning_rate: float = Field(3e-3, gt=0, description="of AdamW, constant")
-    weight_decay: float = Field(1.0, ge=0, description="decoupled (AdamW); strong, as the steps are few")
+    epochs: Positive = Field(60, description="full-batch passes; with more, the router memorises its tasks")
+    learning_rate: float = Field(3e-3, gt=0, description="learning rate of AdamW, constant")
+    weight_decay: float = Field(
+        1.0, ge=0, description="decoupled (AdamW); strong, because there are few training steps"
+    )
     brier_weight: float = Field(1.0, ge=0, description="w in E[cost] + λ(CVaR − ε) + w·Brier")
     cvar_alpha: float = Field(0.2, gt=0, le=1, description="CVaR over the worst ⌈α|Z|⌉ seeds")
-    cvar_epsilon: Probability = Field(0.3, description="ε: CVaR of failure allowed in training, risk in calibration")
+    cvar_epsilon: Probability = Field(
+        0.3, description="ε: largest CVaR of failure allowed in training, and largest risk in calibration"
+    )
     guarantee: Literal["auto", "failure", "excess", "cvar"] = Field(
         "auto",
         description="the risk that calibration bounds by ε: expected failure, failure in excess of the teacher's, or "
@@ -288,17 +309,18 @@ class RouterConfig(Section):
     features: list[str] = Field(default_factory=list, description="subset of the 20 features; empty: all")
     scorer: Literal["auto", "lagrangian", "logistic", "mlp", "ensemble"] = Field(
         "auto",
-        description="what r2v's probability comes from: the published Lagrangian net, a logistic regression, a net or "
-        "an ensemble of five trained by log loss; auto: the least log loss when cross-fitted over router templates",
+        description="the model that gives r2v's probability: the published Lagrangian net, or a logistic regression, "
+        "a net or an ensemble of five trained by log loss; auto: the one with the lowest log loss when cross-fitted "
+        "over router templates",
     )
     baselines: list[str] = Field(
         default_factory=list,
-        description="rules that are calibrated beside r2v, each by playing the validation tasks; empty: all",
+        description="rules that are calibrated in addition to r2v, each by playing the validation tasks; empty: all",
     )
     calibrate: Literal["played", "logged"] = Field(
         "played",
-        description="played: thresholds are tried in closed loop on validation tasks; logged: on logged steps, with "
-        "the surrogate of failure that training uses",
+        description="played: thresholds are tried in closed loop on validation tasks; logged: they are tried on logged "
+        "steps, with the surrogate of failure that training uses",
     )
     teacher_share: Probability | None = Field(
         None, description="wanted share of teacher calls; null: the cheapest threshold whose risk is within ε"
@@ -306,7 +328,7 @@ class RouterConfig(Section):
 
 
 class TrainingConfig(Section):
-    """All trained things."""
+    """Everything that is trained."""
 
     lora: LoRAConfig = Field(default_factory=LoRAConfig)
     bc: BCConfig = Field(default_factory=BCConfig)
@@ -314,26 +336,28 @@ class TrainingConfig(Section):
     dpo: DPOConfig = Field(default_factory=DPOConfig)
     router: RouterConfig = Field(default_factory=RouterConfig)
     wandb: Literal["disabled", "offline", "online"] = Field(
-        "disabled", description="Weights & Biases: losses only, never a prompt; WANDB_MODE wins"
+        "disabled", description="Weights & Biases: numbers only, never a prompt; WANDB_MODE takes precedence"
     )
-    wandb_project: str = Field("r2v", description="W&B project; WANDB_PROJECT wins")
-    wandb_entity: str | None = Field(None, description="W&B user or team; WANDB_ENTITY wins; null: your default one")
+    wandb_project: str = Field("r2v", description="W&B project; WANDB_PROJECT takes precedence")
+    wandb_entity: str | None = Field(
+        None, description="W&B user or team; WANDB_ENTITY takes precedence; null: your default one"
+    )
 
 
 class CandidatesConfig(Section):
-    """Stage 4 and every rollout: K samples a state."""
+    """Stage 4 and every rollout: K samples per state."""
 
     k: Annotated[int, Field(ge=2)] = Field(4, description="candidates per state (K)")
     temperature: float = Field(0.7, gt=0, description="sampling temperature")
-    batch_size: Positive = Field(24, description="states generated for together")
-    max_states: Count = Field(160, description="states of stage 4; 0: all")
+    batch_size: Positive = Field(24, description="states for which actions are sampled together")
+    max_states: Count = Field(160, description="number of states in stage 4; 0: all")
     rank_by: Literal["environment", "verifier"] = Field(
         "environment",
-        description="what calls one candidate better than another, for DPO; the verifier decides "
-        "also where the environment can't tell",
+        description="what decides which of two candidates is better, for DPO; where the environment can't tell, the "
+        "verifier decides",
     )
     scored_by: Literal["verifier", "judge"] = Field(
-        "verifier", description="verifier: the trained one; judge: the language model of the section judge"
+        "verifier", description="verifier: the trained verifier; judge: the language model of the section judge"
     )
 
 
@@ -345,30 +369,33 @@ class AgentConfig(Section):
     max_cost: float = Field(0.0, ge=0, description="cost units allowed per episode; 0: no limit")
     cost_slm: float = Field(1.0, gt=0, description="cost units of one SLM step")
     cost_teacher: float = Field(50.0, gt=0, description="cost units of one teacher step")
-    self_correction: bool = Field(True, description="re-rank away from an action that just failed in the same state")
+    self_correction: bool = Field(True, description="avoid an action that just failed in the same state, by re-ranking")
     verifier: bool = Field(
-        True, description="false: candidates are not scored; the small model plays what it says most"
+        True,
+        description="false: candidates are not scored; the small model plays the action that it samples most often",
     )
-    entropy_threshold: float = Field(2.5, ge=0, description="heuristic_router: entropy above this escalates, nats")
-    verifier_threshold: Probability = Field(0.4, description="heuristic_router: mean score below this escalates")
+    entropy_threshold: float = Field(2.5, ge=0, description="nats; heuristic_router escalates above this entropy")
+    verifier_threshold: Probability = Field(0.4, description="heuristic_router escalates below this mean score")
 
 
 class EpisodesConfig(Section):
-    """How episodes are played, whatever they are; and those that end in an error, which count as failed."""
+    """How all episodes are played, and how many may end in an error. Those count as failed."""
 
     workers: Count = Field(
         0,
-        description="environments at work at the same time, where the benchmark allows it; 0: as many as are of use",
+        description="environments that work at the same time, where the benchmark allows it; 0: as many as are useful",
     )
     patience_s: Annotated[float, Field(gt=0)] = Field(
         3600.0,
-        description="seconds that an environment may take for one step, where it works beside others, before its "
-        "episode ends in an error",
+        description="seconds that an environment that works beside others may take for one step before its episode "
+        "ends in an error",
     )
     max_error_share: Probability = Field(
-        0.05, description="of a stage's episodes, rounded up; beyond it the stage stops"
+        0.05, description="share of a stage's episodes that may end in an error, rounded up; beyond it the stage stops"
     )
-    retry_errors: bool = Field(False, description="play those of an unfinished run again when it is taken up")
+    retry_errors: bool = Field(
+        False, description="when an unfinished run is resumed, play its episodes that ended in an error again"
+    )
 
 
 class RouterFeaturesConfig(Section):
@@ -376,24 +403,27 @@ class RouterFeaturesConfig(Section):
 
     episodes_per_task: Positive = Field(1, description="rollouts per task and perturbation seed")
     takeover_prob: Probability = Field(
-        0.25, description="chance that the teacher plays a step, so that states after help are seen too"
+        0.25, description="probability that the teacher plays a step, so that states after its help are seen too"
     )
 
 
 class EvaluationConfig(Section):
-    """Stage 8."""
+    """Stage 8: evaluation."""
 
     methods: list[str] = Field(
         default_factory=list, description="names of routing rules to compare (r2v_core.agent.rules); empty: all"
     )
     sweep: list[Probability] = Field(
         default_factory=list,
-        description="further thresholds of every scoring rule, as shares of router-split steps above: the frontier",
+        description="additional thresholds of every scoring rule, for the frontier; each given as the share of "
+        "router-split steps above it",
     )
     router_threshold: Probability | None = Field(
         None, description="r2v escalates above this probability; null: above the router's calibrated threshold"
     )
-    clean_seeds: Positive = Field(1, description="sampling replicates of each test task without perturbation")
+    clean_seeds: Positive = Field(
+        1, description="sampling replicates of each test task in the evaluation without noise"
+    )
     bootstrap: Positive = Field(2000, description="bootstrap resamples over templates")
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals")
 

@@ -19,7 +19,7 @@ from r2v_core.registry.options import File, Project, Roots, open_existing, open_
 registry_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Runs, their lineage, merges and SQL. Exit status: 0 fine, 1 doctor or import found something, 2 an error.",
+    help="Runs, their lineage, merges and SQL. Exit status: 0, fine; 1, something was found or left out; 2, an error.",
 )
 
 
@@ -52,7 +52,7 @@ registry_app.command(
 
 @registry_app.command(epilog="Example: r2v registry summary --json")
 def summary(as_json: Json = False, project: Project = None, registry: File = None) -> None:
-    """Totals, and runs by stage, teacher and status."""
+    """Print totals, and the number of runs by stage, teacher and status."""
     found = open_existing(project, registry).summary()
     if as_json:
         return print_json(found)
@@ -62,7 +62,7 @@ def summary(as_json: Json = False, project: Project = None, registry: File = Non
 
 @registry_app.command(epilog="Example: r2v registry show textworld_env_expert_20260131T120000")
 def show(run: str, as_json: Json = False, project: Project = None, registry: File = None) -> None:
-    """Everything about one run."""
+    """Print everything about one run."""
     manifest = open_existing(project, registry).get_run(run).model_dump(mode="json")
     if as_json:
         return print_json(manifest)
@@ -82,16 +82,16 @@ def query(
     provider: Annotated[str | None, typer.Option(help="Teacher provider.")] = None,
     model: Annotated[str | None, typer.Option(help="Teacher model.")] = None,
     status: Annotated[str | None, typer.Option(help="running, done, failed or partial.")] = None,
-    tag: Annotated[str | None, typer.Option(help="A tag the run carries.")] = None,
+    tag: Annotated[str | None, typer.Option(help="A tag of the run.")] = None,
     stage: Annotated[str | None, typer.Option(help="e.g. collect")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the replicate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run's partition.")] = None,
     since: Annotated[str | None, typer.Option(help="Earliest start, ISO 8601 in UTC.")] = None,
     where: Annotated[str | None, typer.Option(help="SQL condition on the table runs.")] = None,
     as_json: Json = False,
     project: Project = None,
     registry: File = None,
 ) -> None:
-    """Runs that meet every condition, newest first."""
+    """List the runs that meet every condition, newest first."""
     opened = open_existing(project, registry)
     found = opened.query(
         benchmark=benchmark,
@@ -124,12 +124,12 @@ def query(
 def sql(
     statement: Annotated[str, typer.Argument(metavar="SQL")],
     param: Annotated[list[str] | None, typer.Option("--param", help="Value of the next ? in the statement.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds it may take; 0: no limit.")] = 60.0,
+    timeout: Annotated[float, typer.Option(help="Seconds that the statement may take; 0: no limit.")] = 60.0,
     as_json: Json = False,
     project: Project = None,
     registry: File = None,
 ) -> None:
-    """The answer to one SELECT, read-only. Ctrl-C stops it."""
+    """Answer one read-only SELECT. Ctrl-C stops it."""
     frame = open_existing(project, registry).sql(statement, param or None, timeout)
     if as_json:
         return print_json(json.loads(frame.to_json(orient="records", date_format="iso")))
@@ -141,13 +141,15 @@ def sql(
 @registry_app.command(epilog="Example: r2v registry lineage RUN --direction both --format mermaid")
 def lineage(
     run: str,
-    direction: Annotated[Direction, typer.Option(help="up: what it came from; down: what came of it.")] = Direction.up,
+    direction: Annotated[
+        Direction, typer.Option(help="up: what it was made from; down: what was made from it.")
+    ] = Direction.up,
     drawing: Annotated[Drawing, typer.Option("--format", help="How to draw it.")] = Drawing.tree,
     as_json: Json = False,
     project: Project = None,
     registry: File = None,
 ) -> None:
-    """The runs that a run came from or went into."""
+    """Show the runs that a run was made from, or those made from it."""
     graph = open_existing(project, registry).lineage(run, direction.value)
     if as_json or drawing is Drawing.json:
         return print_json(graph.to_dict())
@@ -163,10 +165,10 @@ def merge(
     runs: Annotated[list[str] | None, typer.Argument(metavar="RUN...")] = None,
     where: Annotated[str | None, typer.Option(help="SQL condition on the table runs, instead of run ids.")] = None,
     output: Annotated[Path | None, typer.Option(help="A .jsonl or .parquet file.")] = None,
-    as_run: Annotated[bool, typer.Option(help="Make a registered run with manifest and lineage.")] = False,
+    as_run: Annotated[bool, typer.Option(help="Make a registered run, with manifest and lineage.")] = False,
     stage: Annotated[list[str] | None, typer.Option(help="Stage to take (default: collect, perturb).")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Split to take (default: train).")] = None,
-    deduplicate: Annotated[bool, typer.Option(help="Keep the oldest copy of equal action sequences only.")] = True,
+    deduplicate: Annotated[bool, typer.Option(help="Keep only the oldest copy of equal action sequences.")] = True,
     tag: Annotated[list[str] | None, typer.Option(help="Tags of the new run (with --as-run).")] = None,
     as_json: Json = False,
     project: Project = None,
@@ -253,13 +255,13 @@ def rebuild(root: Roots = None, as_json: Json = False, project: Project = None, 
 @registry_app.command(epilog="Examples: r2v registry doctor · r2v registry doctor --no-digests --json")
 def doctor(
     root: Roots = None,
-    digests: Annotated[bool, typer.Option(help="Read all artifacts again and compare digests.")] = True,
-    mark_partial: Annotated[bool, typer.Option(help="Mark runs of dead jobs partial without asking.")] = False,
+    digests: Annotated[bool, typer.Option(help="Read all artifacts again and compare their digests.")] = True,
+    mark_partial: Annotated[bool, typer.Option(help="Mark runs of dead jobs as partial without asking.")] = False,
     as_json: Json = False,
     project: Project = None,
     registry: File = None,
 ) -> None:
-    """Where registry and disk disagree, and what to do. Status 1 if anything was found."""
+    """Show where registry and disk disagree, and what to do. Status 1 if anything was found."""
     found = open_registry(project, registry)
     findings = found.doctor(search_roots(root), check_digests=digests)
     dead = [finding for finding in findings if finding.kind == "dead_run"]

@@ -29,17 +29,17 @@ def export(
     form: Annotated[
         Form,
         typer.Option(
-            "--format", help="messages, sharegpt: an episode a line; prompt-completion: a taught step a line."
+            "--format", help="messages, sharegpt: one episode per line; prompt-completion: one step to learn per line."
         ),
     ] = Form.messages,
-    successful: Annotated[bool, typer.Option("--successful", help="Episodes that succeeded only.")] = False,
+    successful: Annotated[bool, typer.Option("--successful", help="Export only episodes that succeeded.")] = False,
     stage: Annotated[list[str] | None, typer.Option(help="Stage to take (default: collect, perturb).")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Split to take (default: train).")] = None,
     as_json: Json = False,
     project: Project = None,
     registry: File = None,
 ) -> None:
-    """Trajectories as chats for other trainers: JSONL, equal records once."""
+    """Write trajectories as chats for other trainers, as JSONL with equal records once."""
     from r2v_core.registry.export import export as write
     from r2v_core.registry.selection import SPLITS, STAGES
 
@@ -72,7 +72,7 @@ def export_evals(
     project: Project = None,
     registry: File = None,
 ) -> None:
-    """Evaluations as logs of inspect_ai: one a method, every episode with its verdict and decisions."""
+    """Write evaluations as logs of inspect_ai: one log per method, every episode with its verdict and decisions."""
     from r2v_core.registry.eval_logs import check_evaluation, write_logs
 
     found = open_existing(project, registry)

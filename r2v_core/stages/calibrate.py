@@ -17,10 +17,10 @@ def calibrate(
         float, typer.Option(min=0.0, max=1.0, help="wanted share of steps that the teacher plays, e.g. 0.2")
     ],
     partition: Annotated[
-        str, typer.Option(help="<benchmark>:<teacher>|<seed>, in quotes: its newest finished router is read")
+        str, typer.Option(help="<benchmark>:<teacher>|<seed>, in quotes; its newest finished router is read")
     ] = "textworld:expert|1",
     config: Annotated[str | None, typer.Option(help="YAML config (default: the experiment's own)")] = None,
-    router: Annotated[Path | None, typer.Option(help="this router's run directory instead")] = None,
+    router: Annotated[Path | None, typer.Option(help="run directory of another router to read instead")] = None,
 ) -> None:
     """Print the router's threshold for a wanted share of teacher calls, what it does, and how to use it."""
     directory = router or newest_router(partition, config)

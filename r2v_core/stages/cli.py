@@ -31,9 +31,9 @@ def stage_parser(name: str) -> argparse.ArgumentParser:
 
 With several GPUs: accelerate launch --multi_gpu --module {command} …
 
-The same command after a crash or kill takes the interrupted run up again. exit status: 0 done, 2 something to fix
-(one line says what; r2v docs troubleshooting says more), 69 a connection was lost, 1 a bug (traceback), 130/143 stopped
-(resumable).""",
+After a crash or kill, the same command resumes the interrupted run. Exit status: 0, done; 2, something to fix (one line
+says what; r2v docs troubleshooting says more); 69, a connection was lost; 1, a bug (traceback); 130, 143 or 129,
+stopped (resumable).""",
     )
     parser.add_argument("--config", help="YAML config (default: $R2V_CONFIG, else the experiment's own)")
     parser.add_argument(
@@ -50,29 +50,29 @@ The same command after a crash or kill takes the interrupted run up again. exit 
         action="extend",
         default=[],
         metavar="ROLE=RUN_DIR",
-        help="read this run instead of the newest finished one of the partition; for episodes also FILE.jsonl",
+        help="read this run instead of the partition's newest finished one; episodes may also come from a FILE.jsonl",
     )
     if stage.extends:
         parser.add_argument(
             "--extend",
             metavar="RUN",
-            help="build on this finished run (directory or id): the config's steps or episodes come on top of its own",
+            help="build on this finished run (directory or id), adding the steps or episodes that the config asks for",
         )
-    parser.add_argument("--run-id", help="continue this run, or create one under this name")
+    parser.add_argument("--run-id", help="continue the run of this id, or create it")
     parser.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="take up an interrupted run with the same config and inputs (default: yes)",
+        help="resume an interrupted run with the same config and inputs (default: yes)",
     )
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="if another process is making the same thing, wait for it and use its result (default: refuse)",
+        help="if another process is making the same run, wait for it and use its result (default: refuse)",
     )
     parser.add_argument("--tag", nargs="+", action="extend", default=[], dest="tags", help="tags for the registry")
     parser.add_argument("--notes", default="", help="free text for the registry")
-    parser.add_argument("--spec", type=Path, help="run exactly this planned run (JSON); what an orchestrator passes")
+    parser.add_argument("--spec", type=Path, help="run exactly this planned run (JSON); for orchestrators")
     return parser
 
 

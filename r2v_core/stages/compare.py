@@ -255,13 +255,16 @@ class _Source:
 
 def compare(
     experiments: Annotated[
-        list[str], typer.Argument(metavar="EXPERIMENT...", help="<benchmark>:<teacher>[@<variant>]; a benchmark: all")
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT...", help="<benchmark>:<teacher>[@<variant>], or a benchmark for all of its experiments"
+        ),
     ],
-    by: Annotated[By, typer.Option(help="A column group an experiment, or one a seed.")] = By.experiment,
-    seeds: Annotated[str, typer.Option(help="Seeds that count, e.g. 1,2,3 (default: all in the tables).")] = "",
-    condition: Annotated[Condition | None, typer.Option(help="One condition (default: both).")] = None,
-    form: Annotated[Form, typer.Option("--format", help="How to print it.")] = Form.markdown,
-    output: Annotated[Path | None, typer.Option(help="Folder for comparison.csv, .md and .tex.")] = None,
+    by: Annotated[By, typer.Option(help="One group of columns per experiment, or per seed.")] = By.experiment,
+    seeds: Annotated[str, typer.Option(help="Seeds to use, e.g. 1,2,3 (default: all in the tables).")] = "",
+    condition: Annotated[Condition | None, typer.Option(help="Show only this condition (default: both).")] = None,
+    form: Annotated[Form, typer.Option("--format", help="Format of the table.")] = Form.markdown,
+    output: Annotated[Path | None, typer.Option(help="Folder to write comparison.csv, .md and .tex to.")] = None,
     as_json: Json = False,
 ) -> None:
     """Result tables side by side: methods × experiments, or methods × seeds. Status 1 if anything is missing."""

@@ -50,7 +50,7 @@ def plan(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What a partition will take, stage by stage, at most; what is up to date is taken off. Nothing is run."""
+    """Print the most work that each stage of a partition will take, leaving out what is up to date. Runs nothing."""
     project = project_root()
     key = Partition.parse(partition)
     loaded = partition_config(key, config, overrides or [], project)

@@ -10,7 +10,7 @@ import typer
 from r2v_core.console import Json, print_json, print_table, say
 from r2v_core.errors import R2VError, nearest
 
-swebench_app = typer.Typer(no_args_is_help=True, help="SWE-bench instances from PyPI (build).", rich_markup_mode=None)
+swebench_app = typer.Typer(no_args_is_help=True, help="Build SWE-bench instances from PyPI.", rich_markup_mode=None)
 
 
 @swebench_app.callback()
@@ -20,8 +20,12 @@ def _swebench() -> None:
 
 @swebench_app.command(epilog="Example: r2v swebench build --only andialbrecht__sqlparse-0.4.3")
 def build(
-    only: Annotated[list[str] | None, typer.Option(help="an instance's id; repeat the option for more")] = None,
-    folder: Annotated[Path | None, typer.Option(help="where to; default $R2V_SWEBENCH, else data/swebench")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="build only the instance of this id; repeat the option for more")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="folder to build in (default: $R2V_SWEBENCH, else data/swebench)")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build the instances of configs/swebench/instances.yaml: download releases, run their tests in the sandbox."""
