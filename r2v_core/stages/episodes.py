@@ -35,6 +35,7 @@ def record_episodes(
     play: Callable[[Sequence[Job], Scope], Iterable[Episode]],
     log_name: str | None = None,
     file: str = TRAJECTORIES,
+    chunk: int | None = None,
 ) -> list[Episode]:
     """Play the jobs whose episodes are not on disk yet, appending each as it ends; return all of them.
 
@@ -45,6 +46,7 @@ def record_episodes(
         play: turns the jobs of a chunk into episodes, in any order; what models say belongs into the scope.
         log_name: if given, one short line per episode goes to this JSONL file too.
         file: where the episodes are appended; the registry reads those of ``trajectories.jsonl`` as the run's own.
+        chunk: jobs of a chunk at least; by default ``CHUNK_ROUNDS`` times those that are played side by side.
 
     Raises:
         R2VError: if too many episodes end in an error (:mod:`r2v_core.stages.failed_episodes`).
@@ -78,7 +80,8 @@ def record_episodes(
         on_record=on_record,
         same=lambda before, after: episodes_digest([before]) == episodes_digest([after]),
     )
-    done = records.complete([chunk_of(group) for group in chunks(jobs, CHUNK_ROUNDS * ctx.config.agent.parallel)])
+    size = chunk or CHUNK_ROUNDS * ctx.config.agent.parallel
+    done = records.complete([chunk_of(group) for group in chunks(jobs, size)])
     if processes.count() > 1:
         failures.recount(done.values())
     return [done[job.episode_id] for job in jobs]
