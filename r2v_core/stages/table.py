@@ -261,6 +261,11 @@ def is_on(stage: Stage, config: Config) -> bool:
     return not stage.switch or bool(section(config, stage.switch))
 
 
+def pipeline(config: Config) -> list[Stage]:
+    """The stages that have anything to do under a configuration, in dependency order."""
+    return [stage for stage in STAGES.values() if is_on(stage, config)]
+
+
 def inputs_of(stage: Stage, config: Config) -> tuple[tuple[str, str], ...]:
     """The (role, upstream stage) pairs that a stage reads under a configuration."""
     return tuple((role, upstream) for role, upstream in stage.inputs if is_on(STAGES[upstream], config))

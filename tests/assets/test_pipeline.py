@@ -29,7 +29,7 @@ from r2v_core.runs.manifest import read_manifest
 from r2v_core.runs.parquet import read_parquet
 from r2v_core.runs.processes import launch_arguments
 from r2v_core.stages.experiments import load_config
-from r2v_core.stages.table import STAGES, inputs_of, is_on
+from r2v_core.stages.table import STAGES, inputs_of, pipeline
 from r2v_core.trajectory import Episode
 from tests.assets.conftest import PARTITION, REPOSITORY, Project, make_project
 from tests.docs.documented import ASKED, RUN
@@ -79,8 +79,8 @@ def loaded(whole: tuple[Project, str]) -> LoadedConfig:
 
 
 def test_progress_and_results_are_printed(whole: tuple[Project, str], loaded: LoadedConfig) -> None:
-    out, on = whole[1], [stage for stage in STAGES.values() if is_on(stage, loaded.config)]
-    assert all(f"[{n}/13] {stage.asset}" in out for n, stage in enumerate(on, start=1))
+    out, stages = whole[1], pipeline(loaded.config)
+    assert all(f"[{n}/13] {stage.asset}" in out for n, stage in enumerate(stages, start=1))
     assert (
         out.count("is up to date") == 11
         and "2 assets materialised" in out
