@@ -35,10 +35,11 @@ from r2v_core.agent.proposer import Proposal
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import make_noise, seeds_for
+from r2v_core.runs.jsonl import write_records
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.memory import Memory, Scope
 from r2v_core.runs.spec import StageContext, StageResult
-from r2v_core.stages.episodes import finish_episodes, record_episodes, threads_for
+from r2v_core.stages.episodes import TRAJECTORIES, finish_episodes, record_episodes, threads_for
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
 from r2v_core.stages.teacher_factory import count_usage, open_environment
 from r2v_core.trajectory import Episode
@@ -153,9 +154,10 @@ def player(ctx: StageContext) -> Callable[[Sequence[Job], Scope], Iterator[Episo
 def run(ctx: StageContext) -> StageResult:
     """Play the episodes and their continuations (resumable)."""
     jobs = plan_jobs(ctx)
-    if not jobs:
-        ctx.report.log("training.verifier.on_policy.episodes is 0: nothing is played, and nobody reads this run")
     episodes = record_episodes(ctx, jobs, player(ctx), chunk=ctx.config.agent.parallel)
+    if not episodes:
+        ctx.report.log("training.verifier.on_policy.episodes is 0: nothing is played, and nobody reads this run")
+        write_records(ctx.run_dir / TRAJECTORIES, episodes)
     write_atomic(ctx.run_dir / "preview.md", _preview(episodes))
     result = finish_episodes(ctx, episodes, preview="preview.md")
     result.counts = _counts(episodes) | count_usage(ctx, episodes)
