@@ -35,9 +35,11 @@ from r2v_core.agent.proposer import Proposal
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import make_noise, seeds_for
+from r2v_core.runs import stopping
 from r2v_core.runs.jsonl import write_records
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.memory import Memory, Scope
+from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.episodes import TRAJECTORIES, finish_episodes, record_episodes, threads_for
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
@@ -83,7 +85,7 @@ def with_continuations(
     tried: Callable[[str, int], bool],
     n: int,
     play_jobs: Callable[[Sequence[Job]], Iterable[Episode]],
-    log: Callable[[str], None],
+    report: Reporter,
 ) -> Iterator[Episode]:
     """The episodes with what became of the continuations from their states, each as soon as it is complete.
 
@@ -96,8 +98,10 @@ def with_continuations(
     found: dict[str, dict[str, dict[str, list[int]]]] = defaultdict(lambda: defaultdict(dict))
     tallies: list[Tally] = []
     yield from (episode for episode, _ in episodes if not left.get(episode.episode_id))
+    trying = f"candidates in {episodes[0][0].episode_id} and later episodes"
     for start, tally in play_on(starts, n, play_jobs):
         tallies.append(tally)
+        report.progress(trying, len(tallies), len(starts))
         episode = start.episode
         if tally.played:
             found[episode.episode_id][str(start.step)][start.action] = [tally.won, tally.played]
@@ -111,7 +115,7 @@ def with_continuations(
             yield episode.model_copy(update={"metadata": {**episode.metadata, CONTINUATIONS: by_step}})
     if missing := n * len(starts) - sum(tally.played for tally in tallies):
         said = next(tally.error for tally in tallies if tally.error)
-        log(f"warning: {missing} of {n * len(starts)} continuations ended in an error and are left out; {said}")
+        report.log(f"warning: {missing} of {n * len(starts)} continuations ended in an error and are left out; {said}")
         if not any(tally.played for tally in tallies):
             raise R2VError(
                 f"no continuation could be played: {said}. Where an environment can't repeat an episode, the verifier "
@@ -143,9 +147,12 @@ def player(ctx: StageContext) -> Callable[[Sequence[Job], Scope], Iterator[Episo
             metadata=ctx.identity(),
             threads=threads_for(ctx, benchmark, config.agent.parallel),
         )
-        played = {episode.episode_id: episode for episode in by_small_model(jobs)}
+        played: dict[str, Episode] = {}
+        for episode in by_small_model(jobs):
+            stopping.check()
+            played[episode.episode_id] = episode
         pairs = [(played[job.episode_id], job) for job in jobs]
-        yield from with_continuations(pairs, tried, on_policy.continuations, by_small_model, ctx.report.log)
+        yield from with_continuations(pairs, tried, on_policy.continuations, by_small_model, ctx.report)
         proposer.memory = Memory(Proposal)
 
     return play_jobs
