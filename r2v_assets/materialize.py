@@ -29,7 +29,7 @@ from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.inputs import find_inputs
 from r2v_core.stages.merged_inputs import merged_roles
-from r2v_core.stages.table import BY_ASSET, STAGES
+from r2v_core.stages.table import BY_ASSET, pipeline
 
 LAUNCHER_TAG = "r2v/launcher_pid"
 HOST_TAG = "r2v/launcher_host"
@@ -51,7 +51,7 @@ def materialize_partition(
     Args:
         loaded: the configuration that ``settings`` name; used to see what is up to date.
         settings: fields of :class:`r2v_assets.settings.StageConfig` given to every asset.
-        assets: which ones (default: every asset of the stage table).
+        assets: which ones (default: every asset of the stage table whose stage is not switched off).
         force: run everything again.
 
     Returns:
@@ -61,7 +61,7 @@ def materialize_partition(
         R2VError: with the failed stage's own error.
         KeyboardInterrupt: if it was stopped, saying what is left; the stage's process has ended then.
     """
-    stages = list(STAGES.values())
+    stages = pipeline(loaded.config)
     if assets is not None:
         stages = [stage for stage in BY_ASSET.values() if stage.asset in assets]
     ran = 0

@@ -19,7 +19,7 @@ from r2v_core.errors import R2VError
 from r2v_core.runs import stopping
 from r2v_core.runs.directories import relative_to
 from r2v_core.stages.experiments import partition_config
-from r2v_core.stages.table import STAGES
+from r2v_core.stages.table import pipeline
 
 STOPPED = 143
 
@@ -41,7 +41,8 @@ def run(
         except (KeyboardInterrupt, stopping.Stopped) as stop:
             console.print(escape(str(stop).strip()) or "stopped")
             raise SystemExit(STOPPED) from None
-    console.print(f"{escape(partition)}: {ran} of {len(asset or STAGES)} assets made, the others were up to date")
+    wanted = len(asset or pipeline(loaded.config))
+    console.print(f"{escape(partition)}: {ran} of {wanted} assets made, the others were up to date")
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ from r2v_assets.slurm.script import Job, job_script
 from r2v_assets.slurm.stream import LogCopy, MessageReader, following
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
 from r2v_core.runs.spec import StageSpec, read_spec
-from r2v_core.stages.table import get_stage
+from r2v_core.stages.table import get_stage, is_on
 
 
 class SlurmCompute(StageCompute):
@@ -163,7 +163,9 @@ class SlurmCompute(StageCompute):
 
 
 def _local(profile: Profile, spec: StageSpec) -> bool:
-    return profile.resources(get_stage(spec.stage).asset).where == "local"
+    """Whether a stage runs beside Dagster, as one does that is switched off: it has nothing to wait for a job for."""
+    stage = get_stage(spec.stage)
+    return profile.resources(stage.asset).where == "local" or not is_on(stage, spec.config)
 
 
 def _job(spec: StageSpec) -> Job:

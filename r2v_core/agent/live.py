@@ -16,6 +16,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Branch:
+    """Where an episode leaves an earlier one on the same task in the same world."""
+
+    steps: tuple[Step, ...]
+    """Of the earlier one, up to the state where it is left."""
+    action: str
+    """What is done there instead of the last of these steps' action."""
+
+
+@dataclass(frozen=True)
 class Job:
     """One episode to play."""
 
@@ -25,6 +35,8 @@ class Job:
     replicate: int = 0
     method: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    branch: Branch | None = None
+    """None: the episode begins at the task's beginning."""
 
 
 @dataclass

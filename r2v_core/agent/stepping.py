@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from r2v_core.agent.guarded import GuardedEnvironment
-from r2v_core.agent.live import Choice, Job, Live
+from r2v_core.agent.guarded import EpisodeFailed, GuardedEnvironment
+from r2v_core.agent.live import Branch, Choice, Job, Live
 from r2v_core.agent.workers import Workers
 from r2v_core.perturbations import Noise
 from r2v_core.perturbations.base import StepContext
@@ -14,16 +14,30 @@ from r2v_core.trajectory import Decision, Episode, Step
 
 
 def started(job: Job, environment: GuardedEnvironment, workers: Workers, noise: Noise) -> Live:
-    """An episode whose environment is open and has shown its first observation.
+    """An episode whose environment is open and has shown its first observation, or that of the state it branches at.
 
     Raises:
-        EpisodeFailed: if the environment can't be opened, reset or looked at.
+        EpisodeFailed: if the environment can't be opened, reset or looked at, or does not repeat the earlier episode.
     """
     environment.open()
     outcome = environment.reset()
     episode = Live(job=job, environment=environment, outcome=outcome, seen=outcome.observation, workers=workers)
     _look(episode, noise)
+    if job.branch is not None:
+        _replay(episode, job.branch, noise)
     return episode
+
+
+def _replay(episode: Live, branch: Branch, noise: Noise) -> None:
+    """Bring an episode to the state where it leaves an earlier one, whose actions are carried out again."""
+    *before, last = branch.steps
+    for step in before:
+        same = episode.seen == step.observation
+        if not same or carried_out(episode, Choice(step.action, step.actor), noise):
+            break
+    if episode.step < len(before) or episode.seen != last.observation:
+        said = f"environment: step {episode.step} came out another way when the episode's actions were repeated"
+        raise EpisodeFailed(episode.job.episode_id, said)
 
 
 def carried_out(episode: Live, choice: Choice, noise: Noise) -> bool:

@@ -262,6 +262,19 @@ class BCConfig(OptimConfig):
     max_examples: Count = Field(0, description="largest number of training examples; 0: all")
 
 
+class OnPolicyConfig(Section):
+    """What the verifier learns of the small model's own candidates in its own states (stage policy_rollouts)."""
+
+    episodes: Count = Field(
+        0, description="episodes of the BC policy on training tasks; 0: none, and the stage is left out"
+    )
+    state_share: Probability = Field(0.25, description="share of their states at which all K candidates are tried")
+    continuations: Annotated[int, Field(ge=4)] = Field(
+        4, description="times that the small model plays on after a candidate (N); the share won is its outcome label"
+    )
+    learn: bool = Field(True, description="false: the verifier is only measured on these states")
+
+
 class VerifierConfig(OptimConfig):
     """Stage 3b: the step verifier."""
 
@@ -269,6 +282,7 @@ class VerifierConfig(OptimConfig):
     step_weight: float = Field(0.3, ge=0, description="weight of the step head's BCE (paper: 0.3)")
     outcome_weight: float = Field(1.0, ge=0, description="weight of the outcome head's BCE (paper: 1.0)")
     validation_share: Probability = Field(0.15, description="share of episodes held out to report AUC")
+    on_policy: OnPolicyConfig = Field(default_factory=OnPolicyConfig)
 
 
 class DPOConfig(OptimConfig):

@@ -26,6 +26,8 @@ class Stage:
     """The config key that decides how much memory it takes, for those who run out of it."""
     inputs: tuple[tuple[str, str], ...] = ()
     """(role, upstream stage) pairs."""
+    switch: str = ""
+    """Config key that decides whether the stage has anything to do: where it is 0, nobody reads its runs."""
     sections: tuple[str, ...] = ()
     """Config sections the result depends on; part of the fingerprint."""
     root: str = "outputs"

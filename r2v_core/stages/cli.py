@@ -13,10 +13,15 @@ from r2v_core.runs.spec import StageSpec, read_spec
 from r2v_core.stages.table import get_stage
 
 
+def _source(upstream: str) -> str:
+    switch = get_stage(upstream).switch
+    return f"{upstream}, where {switch} is above 0" if switch else upstream
+
+
 def stage_parser(name: str) -> argparse.ArgumentParser:
     """The options of a stage, and what its ``--help`` says."""
     stage = get_stage(name)
-    needs = ", ".join(f"{role} (from {upstream})" for role, upstream in stage.inputs) or "nothing"
+    needs = ", ".join(f"{role} (from {_source(upstream)})" for role, upstream in stage.inputs) or "nothing"
     command = " ".join(stage.command)
     parser = argparse.ArgumentParser(
         prog=f"python -m {command}",

@@ -36,6 +36,7 @@ def record_episodes(
     log_name: str | None = None,
     file: str = TRAJECTORIES,
     last: bool = True,
+    chunk: int | None = None,
 ) -> list[Episode]:
     """Play the jobs whose episodes are not on disk yet, appending each as it ends; return all of them.
 
@@ -47,6 +48,7 @@ def record_episodes(
         log_name: if given, one short line per episode goes to this JSONL file too.
         file: where the episodes are appended; the registry reads those of ``trajectories.jsonl`` as the run's own.
         last: whether helper processes end with these episodes; else every process gets all of them and goes on.
+        chunk: jobs of a chunk at least; by default ``CHUNK_ROUNDS`` times those that are played side by side.
 
     Raises:
         R2VError: if too many episodes end in an error (:mod:`r2v_core.stages.failed_episodes`).
@@ -82,7 +84,8 @@ def record_episodes(
         same=lambda before, after: episodes_digest([before]) == episodes_digest([after]),
         last=last,
     )
-    done = records.complete([chunk_of(group) for group in chunks(jobs, CHUNK_ROUNDS * ctx.config.agent.parallel)])
+    size = chunk or CHUNK_ROUNDS * ctx.config.agent.parallel
+    done = records.complete([chunk_of(group) for group in chunks(jobs, size)])
     if processes.count() > 1:
         failures.recount(done[job.episode_id] for job in jobs)
     return [done[job.episode_id] for job in jobs]

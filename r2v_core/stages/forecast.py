@@ -6,6 +6,7 @@ sampled once. What that takes in hours and on disk is scaled from a finished run
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -86,6 +87,15 @@ def _candidates(config: Config, tasks: Tasks) -> Work:
     return _sampled(config, min(config.candidates.max_states or at_most, at_most))
 
 
+def _policy_rollouts(config: Config, tasks: Tasks) -> Work:
+    settings, longest = config.training.verifier.on_policy, config.benchmark.max_steps
+    tried = math.ceil(settings.episodes * longest * settings.state_share)
+    episodes = settings.episodes + tried * config.candidates.k * settings.continuations
+    states = episodes * longest
+    sampled = states * config.candidates.k * config.slm.max_action_tokens
+    return Work(episodes=episodes, steps=states, states=states, new_tokens=sampled)
+
+
 def _router_features(config: Config, tasks: Tasks) -> Work:
     seeds = config.perturbations.seeds
     rollouts = tasks["router"] * seeds.router + tasks["validation"] * seeds.validation
@@ -142,6 +152,7 @@ _WORK: dict[str, Callable[[Config, Tasks], Work]] = {
     "collect": _collect,
     "perturb": _perturb,
     "train_bc": _training("bc"),
+    "policy_rollouts": _policy_rollouts,
     "train_verifier": _training("verifier"),
     "candidates": _candidates,
     "train_dpo": _training("dpo"),

@@ -22,7 +22,7 @@ from r2v_core.stages.experiments import partition_config
 from r2v_core.stages.forecast import Tasks, Work, planned_tasks, work_of
 from r2v_core.stages.inputs import find_inputs
 from r2v_core.stages.merged_inputs import merged_roles
-from r2v_core.stages.table import STAGES
+from r2v_core.stages.table import inputs_of, pipeline
 from r2v_core.teachers.names import find_teacher
 from r2v_core.teachers.prices import load_prices
 
@@ -57,7 +57,7 @@ def plan(
     made, begun = state_of(loaded, key, project)
     tasks = _tasks(made.get("task_suite"), loaded.config)
     rows, by = [], {}
-    for stage in STAGES.values():
+    for stage in pipeline(loaded.config):
         work = work_of(stage.name, loaded.config, tasks)
         measured = None if stage.name in made else measure(stage, loaded.config, key, project)
         if measured:
@@ -96,8 +96,9 @@ def state_of(loaded: LoadedConfig, partition: Partition, project: Path) -> tuple
     """
     made: dict[str, UpstreamRun] = {}
     begun: set[str] = set()
-    for stage in STAGES.values():
-        if any(upstream not in made for _, upstream in stage.inputs) or merged_roles(stage, loaded.config):
+    for stage in pipeline(loaded.config):
+        upstreams = [upstream for _, upstream in inputs_of(stage, loaded.config)]
+        if any(upstream not in made for upstream in upstreams) or merged_roles(stage, loaded.config):
             continue  # a merge is made where it is planned, so nothing is said about it here
         inputs = find_inputs(stage, loaded, partition, project, {})
         for run in find_runs(project, loaded.config.paths, stage, partition.experiment, partition.seed):

@@ -23,7 +23,7 @@ from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.file_inputs import imported_run
 from r2v_core.stages.merged_inputs import merged_inputs, merged_roles
-from r2v_core.stages.table import STAGES, all_sections
+from r2v_core.stages.table import STAGES, all_sections, inputs_of
 from r2v_core.teachers import teacher_identity
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def check_inputs(
         R2VError: as :func:`find_inputs`, for the first role without one.
     """
     search = _Search(loaded, partition, project)
-    for role, upstream in stage.inputs:
+    for role, upstream in inputs_of(stage, loaded.config):
         if role not in leave_out:
             search.agreeing(stage, STAGES[upstream], (known or {}).get(role))
 
@@ -82,9 +82,12 @@ class _Search:
         self._chosen: dict[str, UpstreamRun] = {}
 
     def inputs(self, stage: Stage, given: Mapping[str, Path], known: Mapping[str, Path]) -> list[RunInput]:
-        roles = [role for role, _ in stage.inputs]
+        wanted = inputs_of(stage, self.loaded.config)
+        roles = [role for role, _ in wanted]
         for role in given:
             if role not in roles:
+                if upstream := dict(stage.inputs).get(role):
+                    raise R2VError(f"--input {role}=… is read only where {STAGES[upstream].switch} is above 0; set it")
                 raise R2VError(f"stage '{stage.name}' has no input '{role}'; its inputs: {', '.join(roles) or 'none'}")
         merged = merged_roles(stage, self.loaded.config)
         if twice := [role for role in merged if role in given]:
@@ -97,7 +100,7 @@ class _Search:
             role: self._named(role, upstream, given[role])
             if role in given
             else self._found(stage, STAGES[upstream], known.get(role))
-            for role, upstream in stage.inputs
+            for role, upstream in wanted
         }
         return [
             RunInput(

@@ -26,9 +26,9 @@ _PROPOSERS: dict[str, Proposer] = {}
 
 
 def shared_proposer(ctx: StageContext) -> Proposer:
-    """The proposer of the stage's policy and verifier; the one at hand if it has the same of everything."""
+    """The proposer of the stage's policy, and verifier if it has one; the one at hand where nothing differs."""
     config = ctx.config
-    policy, verifier = ctx.inputs["policy"], ctx.inputs["verifier"] if config.agent.verifier else None
+    policy, verifier = ctx.inputs["policy"], ctx.inputs.get("verifier") if config.agent.verifier else None
     judged = verifier is not None and config.candidates.scored_by == "judge"
     key = digest_of(
         {

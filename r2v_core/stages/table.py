@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from r2v_core.config.schema import SLMConfig
+from r2v_core.config import section
+from r2v_core.config.schema import Config, SLMConfig
 from r2v_core.errors import R2VError, nearest
 from r2v_core.runs.stage import Stage
 from r2v_core.stages import ablations
@@ -81,6 +82,21 @@ _BUILT_IN = (
         merged=("trajectories", "perturbed"),
     ),
     Stage(
+        name="policy_rollouts",
+        asset="policy_rollouts",
+        function="r2v_core.stages.policy_rollouts:run",
+        title="Play the BC policy on training tasks, and play on from its own states after each of its candidates",
+        group="verifier",
+        kinds=("pytorch", "parquet"),
+        resources=_SAMPLING | {"time": "12:00:00"},
+        memory_key="agent.parallel",
+        inputs=(("tasks", "task_suite"), ("policy", "train_bc")),
+        switch="training.verifier.on_policy.episodes",
+        sections=("benchmark", "slm", "perturbations", "candidates", "agent", "training.verifier.on_policy"),
+        root="data",
+        shared=True,
+    ),
+    Stage(
         name="train_verifier",
         asset="verifier",
         function="r2v_core.stages.train_verifier:run",
@@ -89,7 +105,7 @@ _BUILT_IN = (
         kinds=("pytorch", "huggingface"),
         resources=_SAMPLING | {"time": "12:00:00"},
         memory_key="training.verifier.batch_size",
-        inputs=(("trajectories", "collect"), ("perturbed", "perturb")),
+        inputs=(("trajectories", "collect"), ("perturbed", "perturb"), ("rollouts", "policy_rollouts")),
         sections=(*_TRAINED, "training.lora", "training.verifier"),
         extends=(*_TRAINED, "training.lora", "training.verifier.layers"),
         version="2",
@@ -217,7 +233,7 @@ ENTRY_POINTS = "r2v.stages"
 STAGES: dict[str, Stage] = {
     stage.name: stage for stage in (*_BUILT_IN, *(found.load() for found in entry_points(group=ENTRY_POINTS)))
 }
-"""The pipeline in dependency order: what the demo makes."""
+"""The pipeline in dependency order: what the demo makes, but for stages that the config has switched off."""
 
 ABLATIONS: dict[str, Stage] = {
     ablation.stage: Stage(
@@ -238,6 +254,21 @@ ABLATIONS: dict[str, Stage] = {
 """Made on demand, beside the pipeline."""
 
 BY_ASSET = {stage.asset: stage for stage in (STAGES | ABLATIONS).values()}
+
+
+def is_on(stage: Stage, config: Config) -> bool:
+    """Whether a stage has anything to do under a configuration."""
+    return not stage.switch or bool(section(config, stage.switch))
+
+
+def pipeline(config: Config) -> list[Stage]:
+    """The stages that have anything to do under a configuration, in dependency order."""
+    return [stage for stage in STAGES.values() if is_on(stage, config)]
+
+
+def inputs_of(stage: Stage, config: Config) -> tuple[tuple[str, str], ...]:
+    """The (role, upstream stage) pairs that a stage reads under a configuration."""
+    return tuple((role, upstream) for role, upstream in stage.inputs if is_on(STAGES[upstream], config))
 
 
 def all_sections(stage: Stage) -> set[str]:

@@ -1,4 +1,9 @@
-"""Training the verifier: labels from the environment, balanced binary cross-entropy on two heads, held-out AUC."""
+"""Training the verifier: labels from the environment, balanced binary cross-entropy on two heads, held-out AUC.
+
+A label is a number in [0, 1]: 0 or 1 where one thing happened, the share of continuations that were won where several
+were played. Such a soft label counts in everything (loss, balance, AUC, Brier score) as both classes at once, each by
+its share.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import Trainer, TrainingArguments
 
+from r2v_core.agent.continuations import CONTINUATIONS, ON_POLICY
 from r2v_core.config.schema import LoRAConfig, SLMConfig, VerifierConfig
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
@@ -27,7 +33,7 @@ from r2v_core.trajectory import Episode, Step
 
 MAX_CLASS_WEIGHT = 10.0
 """Bound on how much the rarer class counts, so that a handful of labels can't dominate."""
-Label = bool | None
+Label = float | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,10 @@ class LabelledState:
     actions: tuple[str, ...]
     step: tuple[Label, ...]
     outcome: tuple[Label, ...]
+    episode_id: str = ""
+    """Of the episode as it was played; the same for all its perturbed copies."""
+    on_policy: bool = False
+    """Whether the small model had brought the state about."""
 
 
 def step_labels(step: Step, expert: bool = True) -> dict[str, bool]:
@@ -68,14 +78,22 @@ def outcome_label(episode: Episode, step: Step) -> Label:
     return None
 
 
+def outcome_labels(episode: Episode, step: Step) -> dict[str, float]:
+    """Action → how an episode ends after it: its verdict where that says something, or the share of continuations."""
+    label = outcome_label(episode, step)
+    known = {} if label is None else {step.action: label}
+    tried = episode.metadata.get(CONTINUATIONS, {}).get(str(step.index), {})
+    return known | {action: won / played for action, (won, played) in tried.items()}
+
+
 def label_states(episodes: Sequence[Episode], renderer: Renderer) -> list[LabelledState]:
     """Every state with at least one label, in episode order."""
     found = []
     for episode, index in states(episodes):
         step = episode.steps[index]
         known = step_labels(step, expert=episode.metadata.get("teacher_provider", "env") == "env")
-        outcome = outcome_label(episode, step)
-        actions = sorted({*known, *([step.action] if outcome is not None else [])})
+        outcome = outcome_labels(episode, step)
+        actions = sorted({*known, *outcome})
         if actions:
             found.append(
                 LabelledState(
@@ -83,7 +101,9 @@ def label_states(episodes: Sequence[Episode], renderer: Renderer) -> list[Labell
                     template_id=episode.template_id,
                     actions=tuple(actions),
                     step=tuple(known.get(action) for action in actions),
-                    outcome=tuple(outcome if action == step.action else None for action in actions),
+                    outcome=tuple(outcome.get(action) for action in actions),
+                    episode_id=str(episode.metadata.get("source_episode_id", episode.episode_id)),
+                    on_policy=episode.metadata.get("mode") == ON_POLICY,
                 )
             )
     return found
@@ -108,17 +128,28 @@ def shares(found: Sequence[LabelledState]) -> dict[str, tuple[int, float]]:
     return result
 
 
+def class_episodes(found: Sequence[LabelledState]) -> dict[str, tuple[int, int]]:
+    """Head → numbers of episodes in which the negative and the positive class occur; a soft label holds both."""
+    result = {}
+    for head in HEADS:
+        known = [(s.episode_id, label) for s in found for label in getattr(s, head) if label is not None]
+        negative = {episode_id for episode_id, label in known if label < 1}
+        result[head] = (len(negative), len({episode_id for episode_id, label in known if label > 0}))
+    return result
+
+
 def class_weights(found: Sequence[LabelledState]) -> tuple[list[str], torch.Tensor]:
     """Heads that have both classes, and ``[2 heads, 2 classes]`` weights that let both classes count the same.
 
-    A class of share s weighs 1/(2s), at most ``MAX_CLASS_WEIGHT``.
+    A head has a class if an episode has. A class of share s of the labels weighs 1/(2s), at most ``MAX_CLASS_WEIGHT``.
 
     Raises:
         R2VError: if neither head has both classes.
     """
     heads, weights = [], torch.ones(len(HEADS), 2)
+    episodes = class_episodes(found)
     for i, (head, (_, share)) in enumerate(shares(found).items()):
-        if 0.0 < share < 1.0:
+        if all(episodes[head]):
             heads.append(head)
             weights[i] = torch.tensor([0.5 / (1 - share), 0.5 / share]).clamp(max=MAX_CLASS_WEIGHT)
     if not heads:
@@ -141,7 +172,7 @@ def verifier_loss(
 
     Args:
         logits: [N, 2].
-        labels: [N, 2] in {0, 1}, NaN where unknown.
+        labels: [N, 2] in [0, 1], NaN where unknown.
         class_weight: [2, 2], head × class.
         head_weight: [2].
         expected: [2] labels that a batch of this size has on average. Dividing by it, and not by how many this batch
@@ -149,8 +180,12 @@ def verifier_loss(
     """
     known = ~labels.isnan()
     target = labels.nan_to_num(0.0)
-    weight = torch.where(target > 0.5, class_weight[:, 1], class_weight[:, 0]) * known
-    loss = functional.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="none")
+    # −w₁t·log σ − w₀(1−t)·log(1−σ) is the BCE with the target w₁t / (w₁t + w₀(1−t)), times w₁t + w₀(1−t)
+    positive, negative = class_weight[:, 1] * target, class_weight[:, 0] * (1 - target)
+    weight = positive + negative
+    loss = functional.binary_cross_entropy_with_logits(
+        logits, positive / weight, weight=weight * known, reduction="none"
+    )
     each = loss.sum(0) / expected
     return (each * head_weight).sum(), each.detach()
 
@@ -265,9 +300,20 @@ def train_verifier(
 
 @torch.inference_mode()
 def evaluate(trainer: Trainer, found: Sequence[LabelledState], collator: Collator, batch_size: int) -> dict[str, float]:
-    """AUC and Brier score of each head on held-out states; a head without both classes there has no AUC."""
-    from sklearn.metrics import roc_auc_score
+    """AUC and Brier score of each head on held-out states; a head without both classes there has no AUC.
 
+    Those of the small model's own states stand apart, under names that end in ``_on_policy``.
+    """
+    own = [state for state in found if state.on_policy]
+    metrics = _evaluate(trainer, [state for state in found if not state.on_policy], collator, batch_size)
+    if own:
+        metrics |= {f"{name}_{ON_POLICY}": v for name, v in _evaluate(trainer, own, collator, batch_size).items()}
+    return metrics
+
+
+def _evaluate(
+    trainer: Trainer, found: Sequence[LabelledState], collator: Collator, batch_size: int
+) -> dict[str, float]:
     model = trainer.model.eval()
     logits, labels = [], []
     for start in range(0, len(found), batch_size):
@@ -281,9 +327,27 @@ def evaluate(trainer: Trainer, found: Sequence[LabelledState], collator: Collato
         known = ~truth.isnan()
         metrics[f"held_out_{head}"] = int(known.sum())
         if known.any():
-            score = torch.sigmoid(torch.cat(logits)[known, i])
-            truth = truth[known]
-            metrics[f"brier_{head}"] = float(((score - truth) ** 2).mean())
-            if 0 < truth.mean() < 1:
-                metrics[f"auc_{head}"] = float(roc_auc_score(truth.numpy(), score.numpy()))
+            for name, value in quality(torch.sigmoid(torch.cat(logits)[known, i]), truth[known]).items():
+                metrics[f"{name}_{head}"] = value
     return metrics
+
+
+def quality(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Brier score, and AUC where there are both classes, of scores [N] against labels [N] in [0, 1].
+
+    A label t counts as a success of weight t and a failure of weight 1 − t at the same score: the AUC is the
+    probability that a success drawn from all has a higher score than a failure (equal scores: half), the Brier score
+    the mean of t(1 − p)² + (1 − t)p².
+    """
+    from sklearn.metrics import roc_auc_score
+
+    result = {"brier": float((labels * (1 - scores) ** 2 + (1 - labels) * scores**2).mean())}
+    if 0 < labels.mean() < 1:
+        truth = torch.cat([torch.ones_like(labels), torch.zeros_like(labels)])
+        weight = torch.cat([labels, 1 - labels])
+        some = weight > 0
+        scored = torch.cat([scores, scores])[some]
+        result["auc"] = float(
+            roc_auc_score(truth[some].numpy(), scored.numpy(), sample_weight=weight[some].double().numpy())
+        )
+    return result

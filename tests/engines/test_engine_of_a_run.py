@@ -14,7 +14,7 @@ from r2v_core.runs.manifest import RunManifest
 from r2v_core.stages.table import STAGES, all_sections
 from tests.stages.conftest import ROOT
 
-SAMPLE = {"candidates", "router_features", "train_router", "evaluate_clean", "evaluate_noisy"}
+SAMPLE = {"policy_rollouts", "candidates", "router_features", "train_router", "evaluate_clean", "evaluate_noisy"}
 SCRIPTED = ["slm.engine=scripted"]
 
 

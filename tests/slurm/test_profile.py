@@ -155,6 +155,7 @@ def test_what_assets_ask_for_unless_a_profile_says_otherwise(tmp_path: Path) -> 
         "trajectory_run": (1, "24:00:00"),
         "perturbed_dataset": (0, "04:00:00"),
         "bc_policy": (2, "48:00:00"),
+        "policy_rollouts": (1, "12:00:00"),
         "verifier": (1, "12:00:00"),
         "candidates": (1, "24:00:00"),
         "dpo_policy": (2, "24:00:00"),
@@ -203,7 +204,8 @@ def test_every_asset_has_a_job(tmp_path: Path, stage: Stage) -> None:
     job = Job(stage.name, "textworld:expert|1", "run", Path("/d/run"), Path("/d"))
     script = job_script(profile, job, {})
     assert f"--job-name=r2v.{stage.asset}.textworld:expert.1\n" in script
-    launcher = r"accelerate\.commands\.launch .* --num_processes=2 .* --module " if "policy" in stage.asset else ""
+    two_gpus = stage.asset in ("bc_policy", "dpo_policy")
+    launcher = r"accelerate\.commands\.launch .* --num_processes=2 .* --module " if two_gpus else ""
     command = re.escape(" ".join(stage.command))
     assert re.search(rf'exec "\$python" -m {launcher}{command} --spec /d/run/spec\.json\n', script)
 

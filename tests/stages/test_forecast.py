@@ -103,6 +103,18 @@ def test_a_budget_of_calls_and_a_judge_count() -> None:
     )
 
 
+def test_the_small_models_own_states_count_where_they_are_wanted() -> None:
+    settings = config(
+        training={"verifier": {"on_policy": {"episodes": 6, "state_share": 0.5, "continuations": 5}}},
+        candidates={"k": 2},
+    )
+    episodes = 6 + 6 * 10 // 2 * 2 * 5  # and at half of their steps, 5 continuations of each of 2 candidates
+    assert work_of("policy_rollouts", settings, TASKS) == Work(
+        episodes=episodes, steps=episodes * 10, states=episodes * 10, new_tokens=episodes * 10 * 2 * 16
+    )
+    assert work_of("policy_rollouts", config(), TASKS) == Work()
+
+
 def test_calibration_plays_every_level_of_every_calibrated_rule_or_nothing() -> None:
     router = {"baselines": ["entropy_router"]}
     played = work_of("train_router", config(training={"router": router}), TASKS)

@@ -34,7 +34,7 @@ perturbations:
   prompt_injection: {{override: 0.3}}
 training:
   bc: {{max_steps: 2, batch_size: 2}}
-  verifier: {{max_steps: 2, batch_size: 2, layers: 1}}
+  verifier: {{max_steps: 2, batch_size: 2, layers: 1, on_policy: {{episodes: 2, state_share: 0.5}}}}
   dpo: {{max_steps: 1, batch_size: 2, consistency_batch: 1}}
   router: {{epochs: 3, cvar_epsilon: 0.6, baselines: [entropy_router, verifier_router, random_router]}}
 candidates: {{k: 2, max_states: 8}}
@@ -127,6 +127,7 @@ def test_every_method_was_played_and_reported(project: Path) -> None:
     ("stage", "records", "fewest"),
     [
         ("collect", 5, 2),
+        ("policy_rollouts", 4, 1),
         ("candidates", 5, 2),
         ("router_features", 20, 2),
         ("train_router", 60, 2),

@@ -5,8 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
+from r2v_core.errors import R2VError
+from r2v_core.partition import Partition
 from r2v_core.runs.manifest import RunManifest, read_manifest
-from tests.stages.conftest import Stage
+from r2v_core.stages.experiments import load_config
+from r2v_core.stages.inputs import find_inputs
+from r2v_core.stages.table import STAGES, inputs_of, is_on
+from tests.stages.conftest import ROOT, Stage
 
 
 def manifests(project: Path, stage: str) -> list[RunManifest]:
@@ -54,3 +61,16 @@ def test_a_try_with_other_settings_takes_nobodys_place_and_another_world_is_refu
     fallen_back = stage("perturb", "--no-resume")
     assert trajectories_of(manifests(project, "perturb")[-1]) == tried.run_id
     assert f"the newest one is read, {tried.run_id}" in fallen_back.stderr
+
+
+def test_a_stage_that_is_switched_off_is_nobodys_input(tmp_path: Path) -> None:
+    stage = STAGES["train_verifier"]
+    off = load_config("configs/base.yaml", (), ROOT)
+    on = load_config("configs/base.yaml", ["training.verifier.on_policy.episodes=8"], ROOT)
+    assert [role for role, _ in inputs_of(stage, off.config)] == ["trajectories", "perturbed"]
+    assert inputs_of(stage, on.config) == stage.inputs and stage.inputs[-1] == ("rollouts", "policy_rollouts")
+    assert not is_on(STAGES["policy_rollouts"], off.config) and is_on(STAGES["policy_rollouts"], on.config)
+    with pytest.raises(
+        R2VError, match=r"--input rollouts=… is read only where training\.verifier\.on_policy\.episodes"
+    ):
+        find_inputs(stage, off, Partition.parse("textworld:expert|1"), tmp_path, {"rollouts": tmp_path})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,20 @@ from torch.nn import functional
 
 from r2v_core.errors import R2VError
 from r2v_core.models.verifier import Verifier
-from r2v_core.runs.spec import StageContext
+from r2v_core.runs.parquet import write_parquet
+from r2v_core.runs.spec import StageContext, UpstreamRun
 from r2v_core.stages import train_verifier as stage
 from r2v_core.training import callbacks
 from r2v_core.training.examples import Renderer
 from r2v_core.training.verifier import (
     MAX_CLASS_WEIGHT,
+    LabelledState,
+    class_episodes,
     class_weights,
     label_states,
     outcome_label,
+    outcome_labels,
+    quality,
     shares,
     split_by_template,
     step_labels,
@@ -53,6 +59,53 @@ def test_outcome_is_known_only_where_one_policy_played_to_the_end(clean_episodes
         for step in episode.steps:
             expected = episode.success if episode.metadata["mode"] == "explore_all" else None
             assert outcome_label(episode, step) is expected
+
+
+def on_policy(episodes: list[Episode]) -> list[Episode]:
+    """The same episodes as if the small model had played them and, at their first states, gone on from there."""
+    return [
+        episode.model_copy(
+            update={
+                "episode_id": f"{episode.task_id}~z1~p0",
+                "steps": [step.model_copy(update={"actor": "slm", "expert_action": None}) for step in episode.steps],
+                "metadata": {
+                    "split": "train",
+                    "mode": "on_policy",
+                    "continuations": {"0": {episode.steps[0].action: [3, 4], "wait": [0, 4], "jump": [1, 3]}},
+                },
+            }
+        )
+        for episode in episodes
+    ]
+
+
+def test_shares_of_continuations_are_outcome_labels(clean_episodes: list[Episode], renderer: Renderer) -> None:
+    episodes = on_policy(clean_episodes)
+    first, second = episodes[0].steps[:2]
+    assert outcome_labels(episodes[0], first) == {first.action: 0.75, "wait": 0.0, "jump": 1 / 3}
+    assert outcome_labels(episodes[0], second) == {}, "one verdict of the small model's is no label"
+    state = label_states(episodes, renderer)[0]
+    assert state.on_policy and state.episode_id == episodes[0].episode_id
+    labels = dict(zip(state.actions, zip(state.step, state.outcome, strict=True), strict=True))
+    assert labels == {
+        first.action: (True, 0.75),
+        "wait": (False, 0.0),
+        "jump": (None, 1 / 3),
+        "inventory": (False, None),
+    }
+
+
+def test_classes_are_counted_in_episodes(clean_episodes: list[Episode], renderer: Renderer) -> None:
+    def state(episode_id: str, outcome: float | None) -> LabelledState:
+        return LabelledState("p", "t", ("a",), (True,), (outcome,), episode_id)
+
+    found = [state("e", 0.25), state("e", 0.0), state("f", 0.0), state("g", None), state("h", 1.0)]
+    assert class_episodes(found) == {"step": (0, 4), "outcome": (2, 2)}
+    assert class_weights(found)[0] == ["outcome"]
+    with pytest.raises(R2VError, match="one class only"):
+        class_weights([state("e", 0.0), state("f", 0.0), state("g", None)])
+    copies = [e.model_copy(update={"episode_id": f"{e.episode_id}~z{z}"}) for e in clean_episodes for z in (1, 2)]
+    assert class_episodes(label_states(copies, renderer))["outcome"] == (2, 2), "perturbed copies are no new episodes"
 
 
 def test_every_state_keeps_actions_and_labels_together(clean_episodes: list[Episode], renderer: Renderer) -> None:
@@ -117,6 +170,54 @@ def test_class_weights_reach_the_loss() -> None:
     logits, labels = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])
     _, each = verifier_loss(logits, labels, torch.tensor([[1.0, 3.0], [5.0, 1.0]]), torch.ones(2), torch.ones(2))
     torch.testing.assert_close(each, torch.tensor([3.0, 5.0]) * math.log(2))
+
+
+def test_a_soft_label_is_a_success_and_a_failure_by_its_share() -> None:
+    logits, labels = torch.tensor([[0.7, -1.2]]), torch.tensor([[0.25, 0.5]])
+    weights = torch.tensor([[1.0, 3.0], [5.0, 2.0]])
+    _, each = verifier_loss(logits, labels, weights, torch.ones(2), torch.ones(2))
+    won, lost = functional.logsigmoid(logits[0]), functional.logsigmoid(-logits[0])
+    expected = -torch.stack([3 * 0.25 * won[0] + 0.75 * lost[0], 2 * 0.5 * won[1] + 5 * 0.5 * lost[1]])
+    torch.testing.assert_close(each, expected)
+
+
+def test_quality_of_a_worked_example() -> None:
+    # successes: 3/4 at 0.8, 1/4 at 0.3; failures: 1/4 at 0.8, 3/4 at 0.3
+    found = quality(torch.tensor([0.8, 0.3]), torch.tensor([0.75, 0.25]))
+    assert found["auc"] == pytest.approx(0.75 * (0.75 + 0.25 / 2) + 0.25 * (0.75 / 2))
+    assert found["brier"] == pytest.approx(0.75 * 0.04 + 0.25 * 0.64)
+    assert quality(torch.tensor([0.8, 0.3, 0.5]), torch.tensor([1.0, 0.0, 1.0]))["auc"] == 1.0
+    assert "auc" not in quality(torch.tensor([0.8, 0.3]), torch.tensor([0.0, 0.0]))
+
+
+def test_own_states_are_measured_apart_and_learnt_from_if_wanted(
+    context: Context, make_folder_run: Callable[..., UpstreamRun], clean_episodes: list[Episode], tmp_path: Path
+) -> None:
+    write_parquet(tmp_path / "own" / "episodes.parquet", on_policy(clean_episodes), Episode)
+    rollouts = make_folder_run(tmp_path / "own", "policy_rollouts", {"episodes": "episodes.parquet"})
+    quick = {**QUICK, "layers": 1, "max_steps": 2}
+    alone = stage.run(context("train_verifier", name="alone", verifier=quick))
+    measured, learnt = (
+        stage.run(
+            context(
+                "train_verifier",
+                name=f"learn {learn}",
+                verifier={**quick, "on_policy": {"learn": learn}},
+                inputs={"rollouts": rollouts},
+            )
+        )
+        for learn in (False, True)
+    )
+    assert measured.digest == alone.digest != learnt.digest
+    off_policy = {name: value for name, value in measured.counts.items() if name.startswith(("auc", "brier", "held"))}
+    assert {name for name in off_policy if not name.endswith("on_policy")} == {
+        name for name in alone.counts if name.startswith(("auc", "brier", "held"))
+    }
+    assert all(off_policy[name] == alone.counts[name] for name in off_policy if not name.endswith("on_policy"))
+    assert 0 <= learnt.counts["auc_outcome_on_policy"] <= 1 and "brier_step_on_policy" in learnt.counts
+    assert learnt.counts["states_on_policy"] == 36 and learnt.counts["held_out_outcome_on_policy"] > 0
+    shown = (tmp_path / "learn True" / "preview.md").read_text()
+    assert "| outcome, on policy |" in shown and "36 states are the small model's own" in shown
 
 
 def test_training_separates_the_classes(context: Context, renderer: Renderer, clean_episodes: list[Episode]) -> None:
