@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from r2v_core.errors import R2VError
+from r2v_core.errors import R2VError, TransientError
 from r2v_core.serving.conversation import BadMessages
 from r2v_core.serving.protocol import (
     EPISODE,
@@ -68,6 +68,8 @@ def make_app(service: Service, about: Mapping[str, Any], key: str | None = None)
             raise ApiError(400, str(error), "invalid_value", error.where) from None
         except Unanswered as error:
             raise unanswered(error) from None
+        except R2VError as error:  # the small model's engine, or a judge
+            raise ApiError(503 if isinstance(error, TransientError) else 500, str(error)) from None
         return JSONResponse(completion(answer, service.name), headers=headers(answer))
 
     async def listed(request: Request) -> Response:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from r2v_core.console import say
 from r2v_core.errors import R2VError
+
+if TYPE_CHECKING:
+    from r2v_core.serving.opening import Opened
 
 KEY = "R2V_SERVE_KEY"
 """Environment variable with the key that clients have to send."""
@@ -66,19 +68,24 @@ def serve(
     with bound(host, port) as listening:  # before models are loaded, which takes a while
         report = Reporter("serve")
         opened = open_service(Wanted(wanted, loaded, project, teacher, options, log, log_messages), report)
-        for warning in opened.warnings:
-            report.log(f"warning: {warning}")
-        about, where = opened.about, listening.getsockname()[1]
-        say(
-            *[f"{role:8} {run}" for role, run in about["runs"].items()],
-            f"{'teacher':8} {about['teacher']}",
-            f"escalates above {about['threshold']:.4f}; {str(about['calibration']).replace('**', '')}",
-            f"decisions are logged in {about['log']}",
-            f"serving '{about['model']}' at http://{f'[{host}]' if ':' in host else host}:{where}/v1 (Ctrl-C ends it)",
-        )
+        for line in _told(opened, f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"):
+            report.log(line)
         with suppress(KeyboardInterrupt):
-            make_server(make_app(opened.service, about, key)).run(sockets=[listening])
-        say("stopped")
+            make_server(make_app(opened.service, opened.about, key)).run(sockets=[listening])
+        report.log("stopped")
+
+
+def _told(opened: Opened, address: str) -> list[str]:
+    """What is served, in lines."""
+    about = opened.about
+    return [
+        *[f"{role}: {run}" for role, run in about["runs"].items()],
+        f"teacher: {about['teacher']}",
+        f"threshold: {about['threshold']:.4f}, {(about['calibration'] or 'of unknown calibration').replace('**', '')}",
+        *[f"warning: {warning}" for warning in opened.warnings],
+        f"each decision is logged in {about['log']}",
+        f"model '{about['model']}' answers at {address} (Ctrl-C ends it)",
+    ]
 
 
 def _is_loopback(host: str) -> bool:

@@ -100,13 +100,16 @@ def _turn(message: Any, where: str) -> tuple[str, list[str]]:
         raise BadMessages(f"{where}.role", f"expected system, user or assistant, not {role!r}")
     if role == "assistant" and content is None:
         content = ""
-    if isinstance(content, str):
-        return role, [content]
-    parts = content if isinstance(content, list) else []
+    parts = [{"text": content}] if isinstance(content, str) else content if isinstance(content, list) else []
     texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise BadMessages(f"{where}.content", "expected a text, or a list of text parts")
-    return role, [str(text) for text in texts]
+    said = [str(text) for text in texts]
+    try:
+        "".join(said).encode()
+    except UnicodeEncodeError:
+        raise BadMessages(f"{where}.content", "half of a character (a lone surrogate), which no text holds") from None
+    return role, said
 
 
 def _opening(parts: Sequence[str], where: str) -> tuple[str, list[str], list[str]]:

@@ -36,7 +36,7 @@ class DecisionLog:
     def write(self, facts: dict[str, Any], said: dict[str, Any]) -> None:
         """One line: the time, the facts, and where messages are logged what was said."""
         line = {"time": utc_now(), **facts, **(said if self.messages else {})}
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(line)
         with self._lock:
             self._file.write(text + "\n")
             self._file.flush()

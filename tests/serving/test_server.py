@@ -206,6 +206,8 @@ def test_a_key_types_and_paths_are_looked_at(serve: Serve) -> None:
     assert _status(f"{served.url}/health")[0] == 200
     assert _status(chat, good, Content_Type="text/plain", Authorization="Bearer k-1")[0] == 415
     assert _status(chat, b"{", **as_json, Authorization="Bearer k-1")[0] == 400
+    half = _status(chat, good.replace(b"kitchen", rb"\ud800"), **as_json, Authorization="Bearer k-1")
+    assert half[0] == 400 and "messages[0].content: half of a character" in half[1]
     assert _status(chat)[0] == 405
     status, told = _status(f"{served.url}/v1/completions", good)
     assert status == 404 and "POST /v1/chat/completions" in json.loads(told)["error"]["message"]
