@@ -60,8 +60,8 @@ app.command(
 )(plan)
 
 app.command(
-    epilog="Examples: r2v serve 'textworld:gpt-4o|1' --overrides teacher.limits.budget_usd=5 "
-    "· r2v serve 'textworld:expert|1' --teacher smollm2 --port 0"
+    epilog="Examples: r2v serve 'textworld:smollm2|1' "
+    "· r2v serve 'textworld:expert|1' --teacher gpt-4o-mini --overrides teacher.limits.budget_usd=5"
 )(serve)
 
 

@@ -125,13 +125,14 @@ class Service:
         latency = round(time.perf_counter() - began, 6)
         facts = found.facts() | {"latency_s": latency, "features": decision.features}
         if failed is not None:
-            facts |= {"error": str(failed)}
+            facts |= {"error": failed.why}
         elif choice.malformed is not None:
             facts |= {"malformed": choice.malformed}
         said = {
             "messages": messages,
             "candidates": [candidate.text for candidate in decision.candidates],
             "action": None if failed else choice.action,
+            **({"problem": str(failed)} if failed else {}),
         }
         self.decisions.write(facts, said)
         if failed is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import pytest
 from r2v_core.agent.features import FEATURES
 from r2v_core.errors import R2VError
 from tests.serving.conftest import Serve
-from tests.teachers.server import Server, fails, says
+from tests.teachers.server import Server, fails, says, together
 
 GOAL = "Goal: Eat the secret cheese."
 KITCHEN, HALL = "You are in the kitchen.\nYou carry nothing.", "You are in the hall.\nYou carry nothing."
@@ -123,7 +124,7 @@ def test_a_teacher_without_an_answer_is_an_error_and_no_step(
     with pytest.raises(openai.APIStatusError) as refused:
         served.ask(*STUCK)
     assert (refused.value.status_code, refused.value.body["code"]) == (status, code)  # type: ignore[index]
-    assert served.lines()[-1]["error"] and served.lines()[-1]["teacher_calls"] == 0
+    assert served.lines()[-1]["error"] == code.removeprefix("teacher_") and served.lines()[-1]["teacher_calls"] == 0
     assert served.ask(*STUCK).r2v["teacher_calls"] == 1
 
 
@@ -136,8 +137,9 @@ def test_another_teacher_may_be_named_with_options_of_its_own(serve: Serve, teac
     assert any("calibrated with teacher 'expert'" in warning for warning in served.opened.warnings)
 
 
-def test_several_ask_at_once(serve: Serve) -> None:
+def test_several_ask_at_once_and_wait_for_the_teacher_together(serve: Serve, teacher: Server) -> None:
     served = serve()
+    teacher.script.extend([together(threading.Barrier(3), says("look"))] * 3)
     chats = [(f"Goal: Eat {i}.\n\n{KITCHEN}", "look", f"No.\n{KITCHEN}") for i in range(12)]
     with ThreadPoolExecutor(6) as pool:
         replies = list(pool.map(lambda chat: served.ask(*chat), chats))
