@@ -15,6 +15,7 @@ from r2v_core.errors import R2VError
 from r2v_core.registry.cli import registry_app
 from r2v_core.runs.directories import project_root
 from r2v_core.runs.storage import storage_error
+from r2v_core.serving.cli import serve
 from r2v_core.stages.calibrate import calibrate
 from r2v_core.stages.compare import compare
 from r2v_core.stages.forecast_cli import plan
@@ -57,6 +58,11 @@ app.command(
     "· r2v plan 'textworld:expert|3' --config configs/textworld/study.yaml "
     "· r2v plan 'humaneval:gpt-4o|1' --overrides teacher.limits.budget_usd=20 --json"
 )(plan)
+
+app.command(
+    epilog="Examples: r2v serve 'textworld:smollm2|1' "
+    "· r2v serve 'textworld:expert|1' --teacher gpt-4o-mini --overrides teacher.limits.budget_usd=5"
+)(serve)
 
 
 @app.command()
@@ -138,6 +144,7 @@ PAGES = {
     "plan": "experiments",
     "compare": "compare",
     "calibrate": "router",
+    "serve": "serve",
     "benchmarks": "benchmarks",
     "teachers": "teachers",
     "registry": "registry",

@@ -47,6 +47,7 @@ MARKED = {
         *("tests/assets/", "tests/training/", "tests/stages/", "tests/extension/", "tests/sandbox/", "tests/teachers/"),
         *("tests/benchmarks/", "tests/results/test_compare", "tests/results/test_stages", "tests/runs/"),
         *("tests/results/test_ablations", "tests/agent/", "tests/models/", "tests/router/"),
+        "tests/serving/",
         "tests/registry/test_robustness",
         "tests/engines/test_vllm",
     ),

@@ -32,6 +32,10 @@ class RoutedAgent:
 
     def decide(self, live: Sequence[Live]) -> list[Choice]:
         """Propose for all at once, route each, ask the teacher for all escalated at once."""
+        return self.advised(live, self.routed(live))
+
+    def routed(self, live: Sequence[Live]) -> list[Choice]:
+        """Propose for all at once and route each; where the teacher is to act, it has not been asked yet."""
         proposals = self._propose(live)
         chosen = {i: self._chosen(live[i], proposal) for i, (_, proposal) in proposals.items()}
         texts = {live[i].job.episode_id: proposals[i][1].candidates[at].text for i, at in chosen.items()}
@@ -48,10 +52,15 @@ class RoutedAgent:
                 continue
             tell = partial(truth.get, i) if i in truth else partial(would_progress, one)
             choices.append(self._route(one, *proposals[i], chosen[i], tell))
+        return choices
+
+    def advised(self, live: Sequence[Live], routed: Sequence[Choice]) -> list[Choice]:
+        """The choices with the teacher's action where it is to act, asked for all of those at once."""
+        choices = list(routed)
         escalated = [i for i, choice in enumerate(choices) if choice.actor == "teacher"]
         advice = ask_teacher(self.teacher, [live[i] for i in escalated], self.instructions) if escalated else []
         for i, answer in zip(escalated, advice, strict=True):
-            choices[i] = self._advised(choices[i], answer)
+            choices[i] = self._with_advice(choices[i], answer)
         return choices
 
     def prompt(self, one: Live) -> Prompt:
@@ -122,7 +131,7 @@ class RoutedAgent:
             return replace(choice, actor="slm", decision=decision.model_copy(update={"blocked": "budget"}))
         return choice
 
-    def _advised(self, choice: Choice, advice: Advice) -> Choice:
+    def _with_advice(self, choice: Choice, advice: Advice) -> Choice:
         return replace(
             choice,
             action=advice.action,

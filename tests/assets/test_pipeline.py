@@ -7,16 +7,19 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
 import pytest
 import yaml
+from openai import OpenAI
 from rich.console import Console
 
 from r2v_assets.demo import demo
@@ -147,6 +150,45 @@ def test_thresholds_were_swept_and_calibrated_by_playing(whole: tuple[Project, s
     assert all(found[0]["share"] == 1.0 and found[0]["success"] > 0 for found in levels.values())
     played = (router.parent / "validation_episodes.jsonl").read_text().splitlines()
     assert len(played) == sum(map(len, levels.values())) * 2 * 4  # tasks × seeds
+
+
+def test_what_was_trained_answers_at_an_address_as_in_its_evaluation(whole: tuple[Project, str]) -> None:
+    project = whole[0]
+    run_dir = _newest(project, "evaluate_clean")
+    episodes = read_parquet(run_dir / "trajectories.parquet", Episode)
+    episode = next(one for one in episodes if one.metadata["method"] == "r2v")
+    teacher = ("--teacher", "smollm2", "--teacher-option", "max_tokens=12")
+    server = project.start("r2v_assets.cli", "serve", PARTITION, "--config", CONFIG, *teacher, "--port", "0")
+    try:
+        end, log = time.monotonic() + 300, project.root / "out.log"
+        while (found := re.search(r"answers at (\S+)/v1 ", log.read_text())) is None:
+            assert server.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+        client = OpenAI(base_url=f"{found[1]}/v1", api_key="none", max_retries=0)
+        messages: list[Any] = []
+        for step in episode.steps[:3]:
+            seen = step.observation
+            texts = [seen.feedback if messages else f"Goal: {episode.goal}", seen.state]
+            messages.append({"role": "user", "content": [{"type": "text", "text": text} for text in texts]})
+            told: Any = client.chat.completions.create(model=PARTITION, messages=messages)
+            messages.append({"role": "assistant", "content": step.action})
+            assert step.decision is not None and told.r2v["threshold"] == step.decision.threshold
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0 and "[serve] stopped" in log.read_text()
+    finally:
+        server.kill()
+        server.wait()
+    (decisions,) = project.root.glob("outputs/mrp/serve/*/decisions.jsonl")
+    logged = [json.loads(line) for line in decisions.read_text().splitlines()]
+    assert len(logged) == min(3, len(episode.steps))
+    alone = ("step", "horizon_fraction", "context_length", "goal_length", "state_seen", "unchanged")
+    for line, step in zip(logged, episode.steps, strict=False):
+        assert step.decision is not None
+        expected = step.decision.features
+        assert {name: line["features"][name] for name in alone} == {name: expected[name] for name in alone}
+        # the evaluation worked for many states at a time, which rounds otherwise
+        assert line["features"]["verifier_best"] == pytest.approx(expected["verifier_best"], abs=0.05)
+    shutil.rmtree(decisions.parents[1])
 
 
 def test_an_ablation_reuses_the_pipeline_and_is_registered(whole: tuple[Project, str]) -> None:

@@ -40,6 +40,7 @@ NOT_RUN = {
     r"python -m \S+candidates --overrides slm.engine=vllm": "a real vLLM: tests/engines/test_vllm.py",
     # what stays up, or needs an account
     r"\S+inspect view ": "a server that stays; tests/registry/test_eval_logs.py reads the logs",
+    r"r2v serve ": "a server that stays; tests/assets/test_pipeline.py starts one",
     r"tensorboard ": "a server that stays; tests/training/test_tracking.py reads what it shows",
     r"wandb login|WANDB_MODE=online|wandb sync outputs": "an account at W&B",
     r"mkdir -p ~/r2v-lab|install -m 600|DAGSTER_HOME=|R2V_DAGSTER_|EOF": "tests/assets/test_lab.py does the same",
