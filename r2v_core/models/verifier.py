@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.control_tokens import action_ids
-from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer
+from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer, merge
 
 HEADS = ("step", "outcome")
 """step: does the action bring the goal closer; outcome: does the episode end in success."""
@@ -155,7 +155,7 @@ class Verifier:
     def load(cls, directory: Path, slm: SLMConfig, cache: Path) -> Verifier:
         """Load from a run directory of ``train_verifier`` (``adapter/`` and ``verifier.json``).
 
-        The adapter is merged into the base weights (in float32, rounded once).
+        The adapter is merged into the base weights (:func:`r2v_core.models.hub.merge`).
 
         Raises:
             R2VError: if files are missing or broken, or the verifier belongs to another base model.
@@ -168,8 +168,7 @@ class Verifier:
             raise R2VError(f"{directory}: a verifier of '{info.base}', but slm.model is '{slm.model}'; train it again")
         model = build(slm, cache, info.layers)
         dtype = next(model.backbone.parameters()).dtype
-        wrapped = load_adapter(model if slm.quantization != "none" else model.float(), directory / "adapter")
-        merged: Any = wrapped.merge_and_unload()
+        merged: Any = merge(load_adapter(model, directory / "adapter"), quantized=slm.quantization != "none")
         if slm.quantization == "none":
             merged.backbone.to(dtype)
         return cls(merged, load_tokenizer(slm, cache), info)
