@@ -105,6 +105,15 @@ class VerifierModel(nn.Module):
         nn.init.zeros_(self.heads.bias)
         nn.init.normal_(self.heads.weight, std=0.02)
 
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Keep what enters each layer alone and compute the rest again backward; the Trainer calls this by its name.
+
+        Args:
+            options: as transformers' models take them.
+        """
+        backbone: Any = self.backbone
+        backbone.activation_checkpointing_enable(**options)
+
     def forward(
         self,
         input_ids: torch.Tensor,
