@@ -164,6 +164,7 @@ def load_lm(slm: SLMConfig, cache: Path) -> PreTrainedModel:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=options["dtype"]
         )
+        options["device_map"] = {"": device()}  # quantised while it loads: on the process's own GPU, not on the first
     try:
         with quiet_loading():
             model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
@@ -193,16 +194,34 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
 
 
 def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """Merge a LoRA adapter into a model's weights (computed in float32, rounded once to the model's dtype).
+    """Merge a LoRA adapter into a model's weights (:func:`merge`).
 
     Raises:
         R2VError: if ``adapter`` holds no adapter, or one that does not fit the model.
     """
     dtype = next(model.parameters()).dtype
     quantized = getattr(model, "is_quantized", False)
-    wrapped = load_adapter(model if quantized else model.to(torch.float32), adapter)
-    merged: PreTrainedModel = wrapped.merge_and_unload()
+    merged: PreTrainedModel = merge(load_adapter(model, adapter), quantized=quantized)
     return merged.eval() if quantized else merged.to(dtype).eval()
+
+
+def merge(wrapped: Any, *, quantized: bool) -> Any:
+    """The base model of a peft model, the adapter merged into its weights: in float32, rounded once to their dtype.
+
+    Only one layer at a time is in float32, so that this takes little more room than the model. Weights that are
+    quantised are merged as bitsandbytes does it.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if quantized:
+        return wrapped.merge_and_unload()
+    for layer in [part for part in wrapped.modules() if isinstance(part, BaseTunerLayer)]:
+        weight = layer.get_base_layer().weight
+        dtype = weight.dtype
+        weight.data = weight.data.float()
+        layer.merge()
+        weight.data = weight.data.to(dtype)
+    return wrapped.unload()
 
 
 def _cannot_load(name: str, error: Exception) -> str:

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.control_tokens import action_ids
-from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer
+from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer, merge
 
 HEADS = ("step", "outcome")
 """step: does the action bring the goal closer; outcome: does the episode end in success."""
@@ -105,6 +105,15 @@ class VerifierModel(nn.Module):
         nn.init.zeros_(self.heads.bias)
         nn.init.normal_(self.heads.weight, std=0.02)
 
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Keep what enters each layer alone and compute the rest again backward; the Trainer calls this by its name.
+
+        Args:
+            options: as transformers' models take them.
+        """
+        backbone: Any = self.backbone
+        backbone.activation_checkpointing_enable(**options)
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -155,7 +164,7 @@ class Verifier:
     def load(cls, directory: Path, slm: SLMConfig, cache: Path) -> Verifier:
         """Load from a run directory of ``train_verifier`` (``adapter/`` and ``verifier.json``).
 
-        The adapter is merged into the base weights (in float32, rounded once).
+        The adapter is merged into the base weights (:func:`r2v_core.models.hub.merge`).
 
         Raises:
             R2VError: if files are missing or broken, or the verifier belongs to another base model.
@@ -168,8 +177,7 @@ class Verifier:
             raise R2VError(f"{directory}: a verifier of '{info.base}', but slm.model is '{slm.model}'; train it again")
         model = build(slm, cache, info.layers)
         dtype = next(model.backbone.parameters()).dtype
-        wrapped = load_adapter(model if slm.quantization != "none" else model.float(), directory / "adapter")
-        merged: Any = wrapped.merge_and_unload()
+        merged: Any = merge(load_adapter(model, directory / "adapter"), quantized=slm.quantization != "none")
         if slm.quantization == "none":
             merged.backbone.to(dtype)
         return cls(merged, load_tokenizer(slm, cache), info)

@@ -104,11 +104,7 @@ def train_bc(
         check_targets(model, lora)
         trainer = SFTTrainer(
             model=model,
-            args=SFTConfig(
-                **arguments(run, bc, model_dtype(model)),
-                activation_checkpointing=model.device.type == "cuda",
-                max_length=None,
-            ),
+            args=SFTConfig(**arguments(run, bc, model_dtype(model)), max_length=None),
             train_dataset=Dataset.from_list(rows).select(order),
             processing_class=renderer.tokenizer,
             peft_config=lora_config(lora, task_type="CAUSAL_LM"),

@@ -105,7 +105,6 @@ def make_trainer(
         model=model,
         args=TRLConfig(
             **arguments(run, dpo, model_dtype(model)),
-            activation_checkpointing=torch.cuda.is_available(),
             beta=dpo.beta,
             loss_type="sigmoid",
             max_length=None,

@@ -75,6 +75,7 @@ def arguments(run: TrainingRun, optim: OptimConfig, dtype: torch.dtype) -> dict[
         "logging_strategy": "steps",
         "logging_steps": optim.logging_steps,
         "logging_nan_inf_filter": False,
+        "activation_checkpointing": on_gpu,  # memory is what is short there, and time is on a CPU
         "train_sampling_strategy": "sequential",  # the order is length_grouped_order()'s
         "seed": run.torch_seed,
         "data_seed": run.torch_seed,

@@ -56,7 +56,7 @@ def test_same_seed_same_candidates_whatever_the_batch(policy):
 
 def test_log_probabilities_and_entropies_are_those_of_the_model(policy):
     k, limit, eos = 3, 6, policy.tokenizer.eos_token_id
-    encoded = encode(policy.model, policy.tokenizer, PROMPTS).repeat(k)
+    encoded = encode(policy.model, policy.tokenizer, PROMPTS).repeat(k, limit)
     uniform = torch.from_numpy(np.random.default_rng(0).random((len(PROMPTS) * k, limit)))
     with torch.inference_mode():
         samples = _decode(policy.model, encoded, uniform, 1.0, [eos])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, Lfm2Config, MistralConfig, Qwen2Config, Qwen3NextConfig
+from transformers.cache_utils import get_layer_types_and_kwargs
 
 from r2v_core.config.schema import SLMConfig
-from r2v_core.engines.transformers.encoding import encode, layouts
+from r2v_core.engines.transformers import encoding
+from r2v_core.engines.transformers.encoding import encode, layouts, take
+from r2v_core.engines.transformers.reserved import ReservedLayer
 from r2v_core.engines.transformers.sampler import Sampler
 from r2v_core.models.hub import load_tokenizer
 
@@ -80,3 +83,27 @@ def test_logits_are_those_of_the_prompt_alone(sampler):
             alone = sampler.model(ids, use_cache=False).logits[0, -1]
             assert (row - alone).abs().max() <= 1e-4
             assert (alone - alone.mean()).abs().max() > 1e-2  # and there is something to tell apart
+
+
+def test_memory_set_aside_changes_no_bit_against_concatenation(sampler, monkeypatch):
+    def sample():
+        return sampler.sample(PROMPTS, range(len(PROMPTS)), k=3, temperature=1.0, batch_size=8)
+
+    reserved = sample()
+    monkeypatch.setattr(encoding, "reserve", lambda cache, rows, k, room: take(cache, rows.repeat_interleave(k)))
+    assert reserved == sample()
+
+
+@torch.inference_mode()
+def test_layers_that_keep_every_token_are_not_copied_while_they_grow(sampler):
+    def places():
+        return [(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in encoded.cache.layers if layer in kept]
+
+    encoded = encode(sampler.model, sampler.tokenizer, PROMPTS[:1]).repeat(2, 3)
+    kept = [layer for layer in encoded.cache.layers if isinstance(layer, ReservedLayer)]
+    assert len(kept) == get_layer_types_and_kwargs(sampler.model.config)[0].count("full_attention")
+    before, lengths = places(), [layer.get_seq_length() for layer in kept]
+    for _ in range(3):
+        sampler.model(torch.tensor([[5], [6]]), past_key_values=encoded.cache, use_cache=True)
+    assert places() == before
+    assert [layer.get_seq_length() - length for layer, length in zip(kept, lengths, strict=True)] == [3] * len(kept)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import get_peft_model
 
-from r2v_core.config.schema import SLMConfig
+from r2v_core.config.schema import LoRAConfig, SLMConfig
 from r2v_core.errors import R2VError
-from r2v_core.models.hub import check_hardware, load_lm, load_tokenizer, resolve_model
+from r2v_core.models.hub import check_hardware, load_lm, load_tokenizer, merge_adapter, quiet_loading, resolve_model
+from r2v_core.training.adapters import lora_config, save_adapter
 
 
 def test_packaged_model_is_converted_once_and_is_the_real_one(model_cache: Path, real_slm: SLMConfig):
@@ -56,3 +58,25 @@ def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(R2VError, match="could not be loaded"):
         load_tokenizer(SLMConfig(model=str(tmp_path)), tmp_path)
+
+
+def test_weights_are_merged_in_float32_and_rounded_once(tmp_path: Path, tiny_slm: SLMConfig):
+    slm = tiny_slm.model_copy(update={"dtype": "bfloat16"})
+    with quiet_loading():
+        adapted = get_peft_model(load_lm(slm, tmp_path), lora_config(LoRAConfig(r=4, alpha=12), task_type="CAUSAL_LM"))
+    torch.manual_seed(0)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            weight.data = 0.1 * torch.randn_like(weight)
+    save_adapter(adapted, tmp_path / "adapter", slm.model)
+    base, merged = load_lm(slm, tmp_path), merge_adapter(load_lm(slm, tmp_path), tmp_path / "adapter")
+    changed = 0
+    for name, weight in merged.named_parameters():
+        exact, lora = base.get_parameter(name).float(), name.replace("weight", "lora_{}.default.weight")
+        if "_proj" in name:
+            a, b = (adapted.get_parameter(f"base_model.model.{lora.format(part)}") for part in "AB")
+            exact = exact + 3.0 * (b @ a)
+            changed += 1
+        assert torch.equal(weight, exact.to(torch.bfloat16)), name
+    assert changed == 2 * 7
+    assert not any("lora" in name for name, _ in merged.named_modules())

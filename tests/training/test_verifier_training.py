@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from r2v_core.errors import R2VError
 from r2v_core.models.verifier import Verifier
@@ -17,7 +18,9 @@ from r2v_core.runs.parquet import write_parquet
 from r2v_core.runs.spec import StageContext, UpstreamRun
 from r2v_core.stages import train_verifier as stage
 from r2v_core.training import callbacks
+from r2v_core.training import verifier as training
 from r2v_core.training.examples import Renderer
+from r2v_core.training.loop import arguments
 from r2v_core.training.verifier import (
     MAX_CLASS_WEIGHT,
     LabelledState,
@@ -251,3 +254,22 @@ def test_an_interrupted_run_resumes_to_the_same_verifier(context: Context, monke
             stage.run(ctx)
     assert (ctx.run_dir / "checkpoints" / "checkpoint-3").is_dir()
     assert stage.run(ctx).digest == whole.digest
+
+
+def test_checkpointed_activations_train_the_same_verifier(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = {**QUICK, "max_steps": 2, "save_steps": 100}
+    calls: list[str] = []
+    forward = LlamaAttention.forward
+
+    def train(name: str) -> str:
+        def counted(self: LlamaAttention, *args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return forward(self, *args, **kwargs)
+
+        monkeypatch.setattr(LlamaAttention, "forward", counted)
+        return stage.run(context("train_verifier", name=name, verifier=section)).digest
+
+    kept = train("kept")
+    monkeypatch.setattr(training, "arguments", lambda *of: {**arguments(*of), "activation_checkpointing": True})
+    assert train("computed again") == kept
+    assert calls.count("computed again") == calls.count("kept") + 2 * 2, "two layers, two steps"

@@ -9,6 +9,8 @@ import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import get_layer_types_and_kwargs
 
+from r2v_core.engines.transformers.reserved import reserve
+
 LAST = torch.tensor([-1])
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -38,9 +40,12 @@ class Encoded:
     position: torch.Tensor  # [B], position of the next token
     last: torch.Tensor  # model output at each prompt's last token: logits [B, V], or hidden states [B, H]
 
-    def repeat(self, k: int) -> Encoded:
-        """Each prompt k times, row b·k + j being copy j of prompt b. The cache is changed in place."""
-        take(self.cache, torch.arange(len(self.mask)).repeat_interleave(k))
+    def repeat(self, k: int, room: int) -> Encoded:
+        """Each prompt k times, row b·k + j being copy j of prompt b, with room for ``room`` more tokens in each row.
+
+        The cache is changed in place.
+        """
+        reserve(self.cache, torch.arange(len(self.mask)), k, room)
         return Encoded(
             self.cache,
             self.mask.repeat_interleave(k, dim=0),

@@ -54,7 +54,7 @@ def sample_replies(
     Returns:
         B lists of k candidates, in sampling order.
     """
-    encoded = encode(model, tokenizer, prompts).repeat(k)
+    encoded = encode(model, tokenizer, prompts).repeat(k, max_new_tokens)
     uniforms = np.stack([np.random.default_rng(seed).random((k, max_new_tokens)) for seed in seeds])
     uniform = torch.from_numpy(uniforms.reshape(-1, max_new_tokens)).to(model.device)
     ends = end_ids(model.generation_config, tokenizer)
