@@ -199,10 +199,8 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     Raises:
         R2VError: if ``adapter`` holds no adapter, or one that does not fit the model.
     """
-    dtype = next(model.parameters()).dtype
-    quantized = getattr(model, "is_quantized", False)
-    merged: PreTrainedModel = merge(load_adapter(model, adapter), quantized=quantized)
-    return merged.eval() if quantized else merged.to(dtype).eval()
+    merged: PreTrainedModel = merge(load_adapter(model, adapter), quantized=getattr(model, "is_quantized", False))
+    return merged.eval()
 
 
 def merge(wrapped: Any, *, quantized: bool) -> Any:

@@ -176,10 +176,7 @@ class Verifier:
         if info.base != slm.model:
             raise R2VError(f"{directory}: a verifier of '{info.base}', but slm.model is '{slm.model}'; train it again")
         model = build(slm, cache, info.layers)
-        dtype = next(model.backbone.parameters()).dtype
-        merged: Any = merge(load_adapter(model, directory / "adapter"), quantized=slm.quantization != "none")
-        if slm.quantization == "none":
-            merged.backbone.to(dtype)
+        merged = merge(load_adapter(model, directory / "adapter"), quantized=slm.quantization != "none")
         return cls(merged, load_tokenizer(slm, cache), info)
 
     @torch.inference_mode()

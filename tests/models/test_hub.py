@@ -11,7 +11,7 @@ from peft import get_peft_model
 from r2v_core.config.schema import LoRAConfig, SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import check_hardware, load_lm, load_tokenizer, merge_adapter, quiet_loading, resolve_model
-from r2v_core.training.adapters import lora_config, save_adapter
+from r2v_core.training.adapters import lora_config, save_adapter, save_untrained
 
 
 def test_packaged_model_is_converted_once_and_is_the_real_one(model_cache: Path, real_slm: SLMConfig):
@@ -80,3 +80,15 @@ def test_weights_are_merged_in_float32_and_rounded_once(tmp_path: Path, tiny_slm
         assert torch.equal(weight, exact.to(torch.bfloat16)), name
     assert changed == 2 * 7
     assert not any("lora" in name for name, _ in merged.named_modules())
+
+
+@torch.inference_mode()
+def test_an_adapter_that_changes_nothing_can_be_merged_without_a_trace(tmp_path: Path, tiny_slm: SLMConfig):
+    slm = tiny_slm.model_copy(update={"dtype": "bfloat16"})
+    with quiet_loading():
+        save_untrained(slm, LoRAConfig(r=4), tmp_path, tmp_path / "adapter", 0)
+    base, merged = load_lm(slm, tmp_path), merge_adapter(load_lm(slm, tmp_path), tmp_path / "adapter")
+    buffers = {name: buffer.dtype for name, buffer in base.named_buffers()}
+    assert {name: buffer.dtype for name, buffer in merged.named_buffers()} == buffers, "positions stay in float32"
+    ids = torch.arange(200)[None]
+    assert torch.equal(base(ids).logits, merged(ids).logits)
