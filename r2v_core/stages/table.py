@@ -196,7 +196,7 @@ _BUILT_IN = (
         resources=_BESIDE_DAGSTER,
         inputs=(("clean", "evaluate_clean"), ("noisy", "evaluate_noisy"), ("router", "train_router")),
         sections=("evaluation", "training.router"),
-        version="5",
+        version="6",
     ),
     Stage(
         name="report",
