@@ -394,7 +394,7 @@ class EvaluationConfig(Section):
         None, description="r2v escalates above this probability; null: above the router's calibrated threshold"
     )
     clean_seeds: Positive = Field(1, description="sampling replicates of each test task without perturbation")
-    bootstrap: Positive = Field(2000, description="bootstrap resamples over templates")
+    bootstrap: Positive = Field(2000, description="bootstrap resamples")
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals")
 
 

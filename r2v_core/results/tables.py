@@ -97,6 +97,13 @@ def summarised_seed(seeds: list[str]) -> str:
     return max(set(seeds), key=seed_key)
 
 
+def drawn_over(seed: str) -> str:
+    """What the intervals of a seed's rows are over ('all': of several seeds), in words."""
+    if seed == "all":
+        return "over training seeds, templates and worlds"
+    return "over templates and worlds, given this training seed"
+
+
 Tallies = dict[tuple[str, str], dict[int, Tally]]
 """(method, condition) → partition seed → sums."""
 

@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from benchmarks.intervals import tally_of
 from r2v_core.evaluation.frame import Frames, frames
-from r2v_core.evaluation.statistics import holm
+from r2v_core.evaluation.statistics import Estimate, holm
 from r2v_core.results.bundles import Analysis
-from r2v_core.results.family import correct
+from r2v_core.results.comparisons import compare_methods
+from r2v_core.results.family import Contrast, correct
 from r2v_core.results.frontier import (
     Curve,
     area,
@@ -155,6 +157,19 @@ def test_areas_of_equal_rules_differ_as_seldom_as_is_said() -> None:
         for _ in range(300)
     ]
     assert 0.02 < np.mean(rejected) < 0.08
+
+
+def test_methods_and_areas_are_one_family(make_episodes: Make) -> None:
+    tables = swept(make_episodes, 0.3)
+    methods = compare_methods(tables, ANALYSIS, reference="llm_only")
+    rows, areas = compare_areas(tables, ANALYSIS)
+    family = [*methods, *areas, Contrast({}, Estimate(0.1, 0.05, 0.2), np.nan, "p_holm", "verdict")]
+    correct(family)
+    corrected = [one.row[one.corrected] for one in family]
+    assert len(methods) == 5 and len(areas) == 2
+    assert corrected[:-1] == pytest.approx(multipletests([one.p for one in family[:-1]], method="holm")[1].tolist())
+    assert np.isnan(corrected[-1]) and family[-1].row["verdict"] == "not shown"
+    assert area_table(rows)["cost_area_p_holm"].max() == areas[1].row["cost_area_p_holm"]
 
 
 def test_without_a_sweep_there_is_nothing(make_episodes: Make) -> None:
