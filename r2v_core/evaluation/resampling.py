@@ -59,8 +59,19 @@ class Resamples:
         return self.factors[0].n
 
     def worlds_of(self, seed: int, tally: Tally) -> Floats | None:
-        """How often each of a tally's worlds was drawn, shape (B, |Z|); None where its z are no worlds."""
-        return np.stack([self.worlds[seed][z] for z in tally.zs], axis=1) if tally.worlds else None
+        """How often each of a tally's worlds was drawn, shape (B, |Z|); None where its z are no worlds.
+
+        Raises:
+            R2VError: if it met a world that was not among those drawn from.
+        """
+        if not tally.worlds:
+            return None
+        if unknown := sorted(set(tally.zs) - set(self.worlds[seed])):
+            raise R2VError(
+                f"seed {seed}: a method met perturbation seed {unknown[0]}, the one it is compared with did not; "
+                "materialise the evaluation of this seed again"
+            )
+        return np.stack([self.worlds[seed][z] for z in tally.zs], axis=1)
 
 
 def cluster_weights(strata: Sequence[object], n_resamples: int, generator: np.random.Generator) -> Floats:

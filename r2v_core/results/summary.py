@@ -163,6 +163,8 @@ def caveats(long: pd.DataFrame, compared: pd.DataFrame, bundles: list[Bundle], s
         notes.append(
             f"{zs} perturbation seeds: the CVaR and bottom-10 % tails are one or two seeds, close to the worst seed."
         )
+    if zs == 1:
+        notes.append("One perturbation seed: noisy intervals are given this world.")
     if not zs:
         notes.append("No noisy evaluation is among the runs, so nothing is said about robustness.")
     if zs:

@@ -128,7 +128,7 @@ def resamples_for(tallies: Mapping[int, Tally], analysis: Analysis) -> Resamples
     return _draw(design, analysis.bootstrap, analysis.confidence)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _draw(
     design: tuple[tuple[int, tuple[str, ...], tuple[int, ...]], ...], n_resamples: int, confidence: float
 ) -> Resamples:

@@ -238,10 +238,13 @@ def test_a_metric_without_data_has_neither_value_nor_interval() -> None:
     assert np.isnan([found.value, found.low, found.high]).all()
 
 
-def test_differences_need_the_same_tasks() -> None:
+def test_differences_need_the_same_tasks_and_worlds() -> None:
     a, b = {1: tally_of(np.ones((3, 2)), "a")}, {1: tally_of(np.ones((3, 2)), "b")}
     with pytest.raises(R2VError, match="same tasks"):
         difference(a, b, METRICS["success_rate"], resamples(a))
+    met, others = ({1: tally_of(np.ones((3, 2)), worlds=True, first_z=z)} for z in (1, 2))
+    with pytest.raises(R2VError, match="met perturbation seed 3"):
+        difference(met, others, METRICS["success_rate"], resamples(met))
     with pytest.raises(R2VError, match="no tasks"):
         draw({}, {}, 10, 0.95, np.random.default_rng(0))
 
