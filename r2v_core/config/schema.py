@@ -438,7 +438,7 @@ class EvaluationConfig(Section):
     clean_seeds: Positive = Field(
         1, description="sampling replicates of each test task in the evaluation without noise"
     )
-    bootstrap: Positive = Field(2000, description="bootstrap resamples over templates")
+    bootstrap: Positive = Field(2000, description="bootstrap resamples")
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals")
 
 

@@ -1,8 +1,8 @@
 """The metrics of docs/method.md, as pure functions.
 
-Two layers: functions on success rates per perturbation seed, and :class:`Tally`, the per-task sums that every reported
-metric is a function of. A metric takes task weights, so that the point estimate (all weights 1) and each bootstrap
-resample (how often a task was drawn) are the same computation.
+Two layers: functions on success rates per perturbation seed, and :class:`Tally`, the sums by task and perturbation
+seed that every reported metric is a function of. A metric takes weights of both, so that the point estimate (all
+weights 1) and each bootstrap resample (how often each was drawn) are the same computation.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,31 +91,38 @@ SUMMED = (
 
 @dataclass(frozen=True)
 class Tally:
-    """Sums over the episodes (and labelled steps) of one method, condition and partition seed, by task."""
+    """Sums over the episodes (and labelled steps) of one method, condition and partition seed."""
 
     tasks: tuple[str, ...]
     templates: tuple[str, ...]
     """Of each task."""
     zs: tuple[int, ...]
+    worlds: bool
+    """Whether a z is a world that tasks share; a replicate of a clean task is none."""
     episodes: Floats
     """Number of episodes, shape (tasks, |Z|)."""
-    success: Floats
-    """Number of successes, shape (tasks, |Z|)."""
     sums: dict[str, Floats]
-    """Sum of each column of :data:`SUMMED`, shape (tasks,)."""
+    """Sum of each column of :data:`SUMMED`, shape (tasks, |Z|)."""
+    labelled: Floats
+    """Number of steps with both a probability and a label, shape (tasks, |Z|)."""
+    squares: Floats
+    """Σ (probability − label)² over labelled steps, shape (tasks, |Z|)."""
     bins: Floats
     """Labelled steps by probability bin: count, Σ probability, Σ label; shape (tasks, bins, 3)."""
-    squares: Floats
-    """Σ (probability − label)² over labelled steps, shape (tasks,)."""
+
+    @property
+    def success(self) -> Floats:
+        """Number of successes, shape (tasks, |Z|)."""
+        return self.sums["success"]
 
     @property
     def n_labelled(self) -> int:
         """Steps with both a probability and a label."""
-        return int(self.bins[..., 0].sum())
+        return int(self.labelled.sum())
 
 
 def tally(episodes: pd.DataFrame, steps: pd.DataFrame) -> Tally:
-    """Sum one method's episodes by task.
+    """Sum one method's episodes by task and perturbation seed.
 
     Args:
         episodes: rows of one (method, condition, partition seed) in the form of ``frame.EPISODE_COLUMNS``.
@@ -130,13 +138,9 @@ def tally(episodes: pd.DataFrame, steps: pd.DataFrame) -> Tally:
     row = {task: i for i, task in enumerate(tasks)}
     column = {z: i for i, z in enumerate(zs)}
     at = (episodes["task_id"].map(row).to_numpy(), episodes["z"].map(column).to_numpy())
-    count, success = np.zeros((len(tasks), len(zs))), np.zeros((len(tasks), len(zs)))
-    np.add.at(count, at, 1.0)
-    np.add.at(success, at, episodes["success"].to_numpy(dtype=float))
-    sums: dict[str, Floats] = {}
-    for name in SUMMED:
-        sums[name] = np.zeros(len(tasks))
-        np.add.at(sums[name], at[0], episodes[name].to_numpy(dtype=float))
+    shape = len(tasks), len(zs)
+    count = _added(shape, at, np.ones(len(episodes)))
+    sums = {name: _added(shape, at, episodes[name].to_numpy(dtype=float)) for name in SUMMED}
     known = steps[steps["probability"].notna() & steps["label"].notna()]
     p, y = known["probability"].to_numpy(dtype=float), known["label"].to_numpy(dtype=float)
     if np.any((p < 0) | (p > 1)):
@@ -144,16 +148,26 @@ def tally(episodes: pd.DataFrame, steps: pd.DataFrame) -> Tally:
             f"{known['method'].iloc[0]}: a risk score outside [0, 1] is no probability, so it has no calibration"
         )
     owner = known["task_id"].map(row).to_numpy(dtype=int)
+    met = owner, known["z"].map(column).to_numpy(dtype=int)
     bins = np.zeros((len(tasks), N_BINS, 3))
     np.add.at(bins, (owner, bin_index(p)), np.stack([np.ones_like(p), p, y], axis=-1))
-    squares = np.bincount(owner, weights=(p - y) ** 2, minlength=len(tasks)).astype(float)
     template_of = dict(zip(episodes["task_id"], episodes["template_id"], strict=True))
     templates = tuple(str(template_of[task]) for task in tasks)
-    return Tally(tasks, templates, zs, count, success, sums, bins, squares)
+    labelled, squares = _added(shape, met, np.ones_like(p)), _added(shape, met, (p - y) ** 2)
+    worlds = bool((episodes["condition"] != "clean").all())
+    return Tally(tasks, templates, zs, worlds, count, sums, labelled, squares, bins)
 
 
-Compute = Callable[[Tally, Floats], Floats]
-"""(tally, weights of shape (B, tasks)) → values of shape (B,); NaN where there is nothing to stand on."""
+def _added(shape: tuple[int, int], at: tuple[Any, Any], values: Floats) -> Floats:
+    """``values`` summed where they belong in a table of that shape."""
+    cells = np.zeros(shape)
+    np.add.at(cells, at, values)
+    return cells
+
+
+Compute = Callable[[Tally, Floats, Floats | None], Floats]
+"""(tally, weights of tasks of shape (B, tasks), weights of perturbation seeds of shape (B, |Z|), None for all alike) →
+values of shape (B,), NaN where there is nothing to stand on. One row of weights goes with any number of the other's."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +176,11 @@ class Metric:
 
     compute: Compute
     share: bool = False
-    """A share of episodes: in [0, 1], and able to sit at a bound without any spread."""
+    """A share of episodes: able to sit at a bound without any spread."""
     biased: bool = False
     """Noise moves it one way (a minimum, a tail mean, a sum of absolute gaps), so a resample of the data overshoots."""
+    top: float = math.inf
+    """The largest value there can be; none is below 0."""
     over: str = "episodes"
     """What it is made from: 'episodes', 'seeds' (nothing to say without perturbation seeds), 'labelled' steps."""
 
@@ -175,26 +191,33 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return quotient
 
 
+def _drawn(cells: Floats, tasks: Floats, worlds: Floats | None) -> Floats:
+    """Cells of shape (tasks, |Z|) summed, each as often as its task times its perturbation seed was drawn."""
+    total: Floats = tasks @ cells.sum(axis=1) if worlds is None else ((tasks @ cells) * worlds).sum(axis=1)
+    return total
+
+
 def _per(column: str, below: str = "") -> Compute:
-    def compute(tally: Tally, weights: Floats) -> Floats:
-        denominator = tally.sums[below] if below else tally.episodes.sum(axis=1)
-        return _ratio(weights @ tally.sums[column], weights @ denominator)
+    def compute(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
+        denominator = tally.sums[below] if below else tally.episodes
+        return _ratio(_drawn(tally.sums[column], tasks, worlds), _drawn(denominator, tasks, worlds))
 
     return compute
 
 
-def seed_rates(tally: Tally, weights: Floats) -> Floats:
+def seed_rates(tally: Tally, tasks: Floats) -> Floats:
     """Success rate of each perturbation seed; shape (B, |Z|). A seed that no drawn task met is NaN."""
-    return _ratio(weights @ tally.success, weights @ tally.episodes)
+    return _ratio(tasks @ tally.success, tasks @ tally.episodes)
 
 
-def _ece(tally: Tally, weights: Floats) -> Floats:
-    sums = np.einsum("bt,tmk->bmk", weights, tally.bins)
+def _ece(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
+    """Of all perturbation seeds; bins aren't kept apart by them (``biased``)."""
+    sums = np.tensordot(tasks, tally.bins, axes=1)
     return _ratio(np.abs(sums[..., 2] - sums[..., 1]).sum(axis=-1), sums[..., 0].sum(axis=-1))
 
 
-def _brier(tally: Tally, weights: Floats) -> Floats:
-    return _ratio(weights @ tally.squares, weights @ tally.bins[..., 0].sum(axis=1))
+def _brier(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
+    return _ratio(_drawn(tally.squares, tasks, worlds), _drawn(tally.labelled, tasks, worlds))
 
 
 def metric_functions(alpha: float) -> dict[str, Metric]:
@@ -205,16 +228,16 @@ def metric_functions(alpha: float) -> dict[str, Metric]:
     it for free, so ``avg_teacher_calls`` stands beside it.
     """
     return {
-        "success_rate": Metric(_per("success"), share=True),
+        "success_rate": Metric(_per("success"), share=True, top=1.0),
         "worst_seed_sr": _over_seeds(worst_seed),
         "cvar_failure": _over_seeds(lambda rates: cvar_failure(rates, alpha)),
         "bottom_10_sr": _over_seeds(lambda rates: bottom_share(rates, 0.1)),
         "avg_cost": Metric(_per("cost")),
         "avg_latency": Metric(_per("latency")),
-        "llm_call_rate": Metric(_per("teacher_calls", "n_steps")),
-        "safety_failure_rate": Metric(_per("safety_failure"), share=True),
-        "ece": Metric(_ece, biased=True, over="labelled"),
-        "brier": Metric(_brier, over="labelled"),
+        "llm_call_rate": Metric(_per("teacher_calls", "n_steps"), top=1.0),
+        "safety_failure_rate": Metric(_per("safety_failure"), share=True, top=1.0),
+        "ece": Metric(_ece, biased=True, top=1.0, over="labelled"),
+        "brier": Metric(_brier, top=1.0, over="labelled"),
         "avg_steps": Metric(_per("n_steps")),
         "avg_teacher_calls": Metric(_per("teacher_calls")),
         "cost_usd": Metric(_per("cost_usd")),
@@ -223,4 +246,7 @@ def metric_functions(alpha: float) -> dict[str, Metric]:
 
 
 def _over_seeds(tail: Callable[[Floats], Floats]) -> Metric:
-    return Metric(lambda tally, weights: tail(seed_rates(tally, weights)), share=True, biased=True, over="seeds")
+    def compute(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
+        return tail(seed_rates(tally, tasks))
+
+    return Metric(compute, share=True, biased=True, top=1.0, over="seeds")

@@ -1,10 +1,10 @@
-"""Uncertainty and comparison: bootstrap over templates, sign-flip tests, exact McNemar, Holm.
+"""Uncertainty and comparison: intervals from resamples, sign-flip tests, exact McNemar, Holm.
 
-Episodes of one template are alike (variants of one task under other noise), so the bootstrap resamples whole templates
-with all their tasks and perturbation seeds (cluster bootstrap, Davison & Hinkley 1997, §3.8), and tests flip them
-whole. Means get percentile intervals. A minimum, a tail mean or a calibration error is pushed one way by noise, and a
-resample is pushed once more; those get the basic interval (ibid., §5.2), which reflects that push back. Both are wider
-where templates are few (:func:`tail_share`).
+An interval is made of what :mod:`r2v_core.evaluation.resampling` drew. Its width is Student's, from the variances that
+templates, worlds and training seeds contribute (:func:`half_width`); its shape is that of the resampled values,
+stretched to that width. Means get percentile intervals. A minimum, a tail mean or a calibration error is pushed one
+way by noise, and a resample is pushed once more; those get the basic interval (Davison & Hinkley 1997, §5.2), which
+reflects that push back, and take the worlds as they are. Tests flip whole templates.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scipy.stats import t as student
 
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.metrics import Metric, Tally
+from r2v_core.evaluation.resampling import Factor, Resamples, resampled
 
 Floats = NDArray[np.float64]
 
@@ -36,111 +37,77 @@ class Estimate:
     """Standard deviation between partition seeds (n − 1), NaN for a single one."""
 
 
-def cluster_weights(strata: Sequence[object], n_resamples: int, generator: np.random.Generator) -> Floats:
-    """How often each cluster is drawn in each bootstrap resample.
+def half_width(draws: Floats, factors: Sequence[Factor], confidence: float) -> float:
+    """Half the width of an interval: t · √(Σ V_f), with Satterthwaite's (1946) degrees of freedom.
 
-    Clusters are drawn with replacement within their stratum, as many as it has.
-
-    Args:
-        strata: the stratum of each cluster.
-        n_resamples: B.
-        generator: source of randomness.
-
-    Returns:
-        Shape (B, clusters); every row sums to the number of clusters.
-    """
-    names = [repr(stratum) for stratum in strata]
-    weights = np.zeros((n_resamples, len(names)))
-    for name in sorted(set(names)):
-        members = [i for i, other in enumerate(names) if other == name]
-        weights[:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), n_resamples)
-    return weights
-
-
-@dataclass(frozen=True)
-class Resamples:
-    """One set of draws, shared by all methods so that their differences are paired."""
-
-    weights: dict[int, Floats]
-    """Partition seed → shape (B, tasks of that seed)."""
-    n_clusters: int
-    """Templates drawn from."""
-    confidence: float
-
-
-def draw(
-    templates: Mapping[int, Sequence[str]], n_resamples: int, confidence: float, generator: np.random.Generator
-) -> Resamples:
-    """Draw templates for every partition seed at once; all tasks of a template are drawn together.
-
-    A template's stratum is the set of partition seeds it occurs in: seeds with templates of their own are resampled
-    apart, one that all seeds share is drawn for all of them together.
+    V_f is the variance of the values resampled over one factor alone, times n/(n − strata), which a bootstrap of n
+    units leaves out. What belongs to single episodes is in both templates' and worlds' share, so the sum errs on the
+    safe side, but by less than the product of both draws, which counts it three times (Owen 2007). What training seeds
+    have of their own is in the seeds' share, which is at least as large. The interval is never narrower than one from a
+    single factor, t · √V_f with its degrees of freedom: Satterthwaite's are too many where few seeds agree by chance.
 
     Args:
-        templates: partition seed → the template of each task, in the order of the tallies.
-        n_resamples: B.
-        confidence: coverage of the intervals, in (0, 1).
-        generator: source of randomness.
-
-    Raises:
-        R2VError: if there are no tasks.
-    """
-    members: dict[str, set[int]] = {}
-    for seed, names in templates.items():
-        for name in names:
-            members.setdefault(name, set()).add(seed)
-    if not members:
-        raise R2VError("no tasks to resample")
-    ordered = sorted(members)
-    weights = cluster_weights([tuple(sorted(members[name])) for name in ordered], n_resamples, generator)
-    column = {name: i for i, name in enumerate(ordered)}
-    drawn = {seed: weights[:, [column[name] for name in names]] for seed, names in templates.items()}
-    return Resamples(drawn, len(ordered), confidence)
-
-
-def resampled(tallies: Mapping[int, Tally], metric: Metric, resamples: Resamples) -> tuple[Floats, Floats]:
-    """A metric on the data and on each resample, averaged over partition seeds.
-
-    Returns:
-        The value of each partition seed, shape (seeds,), and the resampled averages, shape (B,).
-    """
-    points = np.array([metric.compute(tally, np.ones((1, len(tally.tasks))))[0] for tally in tallies.values()])
-    draws = np.stack([metric.compute(tally, resamples.weights[seed]) for seed, tally in tallies.items()])
-    return points, draws.mean(axis=0)
-
-
-def tail_share(n: int, confidence: float) -> float:
-    """Share of resamples outside each end of an interval from n clusters.
-
-    A bootstrap takes the deviation seen for the true one, and divides by n where n − 1 would be right. Both matter for
-    means of few clusters, and both are made up for by going further out: Φ(−t √(n/(n − 1))), with t the quantile of
-    Student's distribution with n − 1 degrees (Hesterberg 2015, "expanded percentile interval").
-    """
-    reach = student.ppf((1 + confidence) / 2, n - 1) * np.sqrt(n / (n - 1))
-    return float(norm.cdf(-reach))
-
-
-def percentile_interval(draws: ArrayLike, confidence: float, n: int) -> tuple[float, float]:
-    """The central resampled values (those that could be computed), :func:`tail_share` left out at each end, else NaN.
-
-    Args:
-        draws: resampled values, shape (B,).
+        draws: values resampled over each factor alone, shape (factors, B).
+        factors: templates, worlds, training seeds; one without a degree of freedom contributes nothing.
         confidence: coverage aimed at.
-        n: clusters that were resampled, ≥ 2.
+
+    Returns:
+        NaN where no factor has a degree of freedom.
     """
-    values = np.asarray(draws, dtype=float)
-    values = values[~np.isnan(values)]
-    if values.size == 0 or n < 2:
+    known = [i for i, factor in enumerate(factors) if factor.freedom > 0]
+    if not known:
+        return NAN
+    alone = {i: float(np.nanvar(draws[i])) * factors[i].n / factors[i].freedom for i in known}
+    seeds = len(factors) - 1
+    nested = [i for i in known if factors[i].nested and seeds in known]
+    parts = {i: variance for i, variance in alone.items() if i not in nested}
+    if nested:
+        parts[seeds] = max(alone[i] for i in (seeds, *nested))
+    total = sum(parts.values())
+    if total <= 0.0:
+        return 0.0
+    freedom = total**2 / sum(variance**2 / factors[i].freedom for i, variance in parts.items())
+    reach = [(freedom, total), *((factors[i].freedom, variance) for i, variance in alone.items())]
+    return max(float(student.ppf((1 + confidence) / 2, n) * np.sqrt(variance)) for n, variance in reach)
+
+
+def interval(
+    value: float,
+    draws: Floats,
+    resamples: Resamples,
+    *,
+    biased: bool = False,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[float, float]:
+    """An interval around a value, from what it becomes on the resamples.
+
+    The central resampled values, their distance from the mean stretched so that normal ones would reach
+    :func:`half_width`; a generalisation of Hesterberg's (2015) expanded percentile interval to several factors.
+
+    Args:
+        value: on the data.
+        draws: on the resamples, shape (4, B), rows as :func:`~r2v_core.evaluation.resampling.resampled` gives them; NaN
+            where it can't be computed.
+        resamples: what was drawn.
+        biased: whether to mirror the interval at the value, and to widen it to hold the value.
+        bounds: between which it has to lie.
+
+    Returns:
+        NaN twice with fewer than two templates, or where nothing can be computed.
+    """
+    values = draws[0][~np.isnan(draws[0])]
+    if np.isnan(value) or values.size == 0 or resamples.n_clusters < 2:
         return NAN, NAN
-    tail = tail_share(n, confidence)
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def basic_interval(value: float, draws: ArrayLike, confidence: float, n: int) -> tuple[float, float]:
-    """The percentile interval mirrored at the estimate, [2θ − q_high, 2θ − q_low], widened to hold the estimate."""
-    low, high = percentile_interval(draws, confidence, n)
-    return min(2 * value - high, value), max(2 * value - low, value)
+    half = half_width(draws[1:], resamples.factors, resamples.confidence)
+    center, spread = values.mean(), values.std()
+    low, high = center, center
+    if spread > 1e-12:  # else all resamples agree
+        outer = (1 + resamples.confidence) / 2
+        stretch = half / (norm.ppf(outer) * spread)
+        low, high = center + stretch * (np.quantile(values, [1 - outer, outer]) - center)
+    if biased:
+        low, high = min(2 * value - high, value), max(2 * value - low, value)
+    return float(np.clip(low, *bounds)), float(np.clip(high, *bounds))
 
 
 def unseen_share(n: int, confidence: float) -> float:
@@ -156,17 +123,11 @@ def _estimate(points: Floats, draws: Floats, metric: Metric, resamples: Resample
     """
     value = float(points.mean())
     spread = float(points.std(ddof=1)) if len(points) > 1 else NAN
-    if np.isnan(value) or resamples.n_clusters < 2:
-        return Estimate(value, spread=spread)
-    if metric.biased:
-        low, high = basic_interval(value, draws, resamples.confidence, resamples.n_clusters)
-    else:
-        low, high = percentile_interval(draws, resamples.confidence, resamples.n_clusters)
+    bounds = lowest * metric.top if lowest else 0.0, metric.top
+    low, high = interval(value, draws, resamples, biased=metric.biased, bounds=bounds)
     if metric.share and low == high:
         unseen = unseen_share(resamples.n_clusters, resamples.confidence)
-        low, high = value - unseen, value + unseen
-    if metric.share or metric.biased:
-        low, high = max(low, lowest), min(high, 1.0)
+        low, high = max(value - unseen, bounds[0]), min(value + unseen, bounds[1])
     return Estimate(value, low, high, spread)
 
 
@@ -184,7 +145,7 @@ def estimate(tallies: Mapping[int, Tally], metric: Metric, resamples: Resamples)
 def difference(
     first: Mapping[int, Tally], second: Mapping[int, Tally], metric: Metric, resamples: Resamples
 ) -> Estimate:
-    """``first`` − ``second`` with a paired interval: both are recomputed on the same drawn templates.
+    """``first`` − ``second`` with a paired interval: both are recomputed on the same draws.
 
     Args:
         first: partition seed → sums of one method.
@@ -200,28 +161,6 @@ def difference(
     points_a, draws_a = resampled(first, metric, resamples)
     points_b, draws_b = resampled(second, metric, resamples)
     return _estimate(points_a - points_b, draws_a - draws_b, metric, resamples, lowest=-1.0)
-
-
-def bootstrap_p(value: float, draws: ArrayLike, n: int) -> float:
-    """Two-sided p-value of "the true value is 0", from Student's t with the bootstrap's standard error.
-
-    The standard error is the resampled values' deviation times √(n/(n − 1)), which the bootstrap of n clusters leaves
-    out (Davison & Hinkley 1997, §2.6 and §5.2). Assumes that the value is about as a mean over clusters is. A share of
-    resamples beyond 0 would assume less, but can't be smaller than one in B, which Holm's correction multiplies.
-
-    Args:
-        value: on the data.
-        draws: on each resample, shape (B,).
-        n: clusters that were resampled; with fewer than 2, NaN.
-    """
-    values = np.asarray(draws, dtype=float)
-    values = values[~np.isnan(values)]
-    if values.size < 2 or n < 2 or np.isnan(value):
-        return NAN
-    error = float(values.std(ddof=1)) * np.sqrt(n / (n - 1))
-    if error < 1e-12:  # all resamples agree
-        return 1.0 if abs(value) < 1e-12 else 0.0
-    return float(2 * student.sf(abs(value) / error, n - 1))
 
 
 @dataclass(frozen=True)
@@ -259,12 +198,33 @@ EXACT_UP_TO = 14
 FLIPS = 20_000
 
 
+def flips(n: int, generator: np.random.Generator) -> Floats:
+    """Signs for n clusters, shape (flips, n), the data themselves first (all 1).
+
+    All 2^n up to 14 clusters, else :data:`FLIPS` random ones: counting the data as one more keeps a p-value from being
+    0 and the test at its level.
+    """
+    if n <= EXACT_UP_TO:
+        return np.array(np.meshgrid(*[[1.0, -1.0]] * n)).reshape(n, -1).T
+    return np.vstack([np.ones(n), generator.choice([1.0, -1.0], size=(FLIPS, n))])
+
+
+def flip_p(statistics: ArrayLike) -> float:
+    """Two-sided p-value: the share of flips whose statistic is at least as far from 0 as the data's, the first.
+
+    Args:
+        statistics: one for each row of :func:`flips`; NaN if the data's is.
+    """
+    found = np.asarray(statistics, dtype=float)
+    return NAN if np.isnan(found[0]) else float(np.mean(np.abs(found) >= abs(found[0]) - 1e-9))
+
+
 def sign_flip(differences: ArrayLike, generator: np.random.Generator) -> float:
     """Two-sided p-value of "the two methods are exchangeable within each cluster", by flipping whole clusters.
 
     Under that hypothesis the sign of each cluster's summed difference is a fair coin, whatever its episodes have in
     common (Fisher 1935; Romano 1990), given these worlds and training seeds. The statistic is the absolute value of the
-    total. Random flips count the data themselves as one more, so that p is never 0 and the test keeps its level.
+    total.
 
     Args:
         differences: each cluster's sum of (success of the first − success of the second), shape (n,).
@@ -272,14 +232,7 @@ def sign_flip(differences: ArrayLike, generator: np.random.Generator) -> float:
     """
     d = np.asarray(differences, dtype=float)
     d = d[d != 0]  # a cluster without a difference adds nothing under either sign
-    if d.size == 0:
-        return 1.0
-    if d.size <= EXACT_UP_TO:
-        signs = np.array(np.meshgrid(*[[1.0, -1.0]] * d.size)).reshape(d.size, -1).T
-        return float(np.mean(np.abs(signs @ d) >= abs(d.sum()) - 1e-9))
-    signs = generator.choice([1.0, -1.0], size=(FLIPS, d.size))
-    extreme = np.sum(np.abs(signs @ d) >= abs(d.sum()) - 1e-9)
-    return float((extreme + 1) / (FLIPS + 1))
+    return flip_p(flips(d.size, generator) @ d) if d.size else 1.0
 
 
 def holm(p_values: ArrayLike) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,8 +10,9 @@ import pandas as pd
 from r2v_core.digest import rng
 from r2v_core.evaluation.frame import Frames
 from r2v_core.evaluation.metrics import metric_functions, tally
-from r2v_core.evaluation.statistics import difference, estimate, holm, mcnemar_exact, sign_flip, verdict
+from r2v_core.evaluation.statistics import difference, estimate, holm, mcnemar_exact, sign_flip
 from r2v_core.results.bundles import Analysis
+from r2v_core.results.family import Contrast, correct
 from r2v_core.results.tables import format_interval, method_rank, resamples_for
 
 REFERENCE = "r2v"
@@ -46,35 +48,44 @@ ABLATION_COLUMNS = ["ablation", *COMPARISON_COLUMNS]
 
 
 def comparisons(frames: Frames, analysis: Analysis, reference: str = REFERENCE) -> pd.DataFrame:
+    """:func:`compare_methods` as a table of its own: its rows are one family for Holm's correction."""
+    contrasts = compare_methods(frames, analysis, reference)
+    correct(contrasts)
+    return comparison_table(contrasts)
+
+
+def comparison_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
+    """The rows of corrected comparisons; McNemar's p-values are corrected among themselves."""
+    rows = [one.row for one in contrasts]
+    for row, p in zip(rows, holm([row["p_mcnemar"] for row in rows]), strict=True):
+        row["p_holm"] = float(p)
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+
+
+def compare_methods(frames: Frames, analysis: Analysis, reference: str = REFERENCE) -> list[Contrast]:
     """``reference`` against each other method on the episodes that both played, all partition seeds together.
 
     A pair is one task under one perturbation seed (noisy) or replicate (clean) of one partition seed. Differences are
-    ``reference`` − other. All rows are one family for Holm's correction. A verdict rests on the sign-flip test over
-    templates and on the interval; McNemar's test, which takes the episodes of a template as independent, is a
-    description. Empty if the reference was not evaluated.
+    ``reference`` − other. A verdict rests on the sign-flip test over templates and on the interval; McNemar's test,
+    which takes the episodes of a template as independent, is a description. Empty if the reference was not evaluated.
     """
     table = frames.episodes
-    rows = []
+    contrasts = []
     for condition in sorted(table["condition"].unique()):
         here = table[table["condition"] == condition]
         mine = here[here["method"] == reference]
         if mine.empty:
             continue
         for other in sorted(set(here["method"]) - {reference}, key=method_rank):
-            row = _compare(mine, here[here["method"] == other], frames.steps.iloc[:0], condition, analysis)
-            if row is not None:
-                rows.append(row)
-    for test, corrected in (("p_mcnemar", "p_holm"), ("p_sign_flip", "p_sign_flip_holm")):
-        for row, p in zip(rows, holm([row[test] for row in rows]), strict=True):
-            row[corrected] = float(p)
-    for row in rows:
-        row["verdict"] = verdict(row.pop("estimate"), row["p_sign_flip_holm"])
-    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+            found = _compare(mine, here[here["method"] == other], frames.steps.iloc[:0], condition, analysis)
+            if found is not None:
+                contrasts.append(found)
+    return contrasts
 
 
 def _compare(
     mine: pd.DataFrame, theirs: pd.DataFrame, no_steps: pd.DataFrame, condition: str, analysis: Analysis
-) -> dict[str, Any] | None:
+) -> Contrast | None:
     pair = ["seed", "task_id", "z"]
     both = mine[pair].merge(theirs[pair], on=pair)
     if both.empty:
@@ -108,7 +119,6 @@ def _compare(
         "mcnemar_c": test.only_second,
         "p_mcnemar": test.p,
         "p_sign_flip": flipped,
-        "estimate": delta["success_rate"],
     }
     shown = {"difference": "success_rate", "cost_difference": "avg_cost"}
     if condition != "clean":
@@ -117,4 +127,4 @@ def _compare(
         found = delta[metric]
         row[column] = found.value
         row[f"{column}_ci"] = format_interval(found.low, found.high)
-    return row
+    return Contrast(row, delta["success_rate"], flipped, "p_sign_flip_holm", "verdict")

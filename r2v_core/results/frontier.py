@@ -9,19 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from r2v_core.agent.rules.table import rule_of
+from r2v_core.digest import rng
 from r2v_core.evaluation.frame import Frames
 from r2v_core.evaluation.metrics import Metric, Tally, metric_functions
-from r2v_core.evaluation.statistics import (
-    Estimate,
-    Resamples,
-    bootstrap_p,
-    estimate,
-    holm,
-    percentile_interval,
-    resampled,
-    verdict,
-)
+from r2v_core.evaluation.resampling import Resamples, resampled
+from r2v_core.evaluation.statistics import Estimate, estimate, flip_p, flips, interval
 from r2v_core.results.bundles import Analysis
+from r2v_core.results.family import Contrast
 from r2v_core.results.tables import format_interval, make_tallies, method_rank, resamples_for
 
 ENDS = ("slm_only", "llm_only")
@@ -99,58 +93,68 @@ def cost_area(cost: Floats, success: Floats, ends: tuple[int, int]) -> Floats:
     return area(np.clip(x, 0.0, 1.0), y)
 
 
-def frontier_areas(frames: Frames, analysis: Analysis, reference: str = "r2v") -> pd.DataFrame:
-    """The areas under each rule's curve, and how much larger the reference's are, with intervals over templates.
+def area_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows of :func:`compare_areas`, corrected, as ``frontier_areas.csv`` has them."""
+    return pd.DataFrame(rows).reindex(columns=AREA_COLUMNS)
 
-    Intervals are paired: every rule is recomputed on the same drawn templates. All differences of the table are one
-    family for Holm's correction; one is 'not shown' unless its corrected p is below 0.05 and its interval excludes 0.
-    Empty without a sweep or without its ends. ``cost_area`` is the one to go by: a share of calls falls when an agent
-    dithers, its cost does not.
+
+def compare_areas(
+    frames: Frames, analysis: Analysis, reference: str = "r2v"
+) -> tuple[list[dict[str, Any]], list[Contrast]]:
+    """The areas under each rule's curve, and how much larger the reference's are, with intervals and tests.
+
+    Intervals are paired: every rule is recomputed on the same draws. Tests swap the two rules on whole templates
+    (:func:`area_flips`). Empty without a sweep or without its ends. ``cost_area`` is the one to go by: a share of calls
+    falls when an agent dithers, its cost does not.
+
+    Returns:
+        A row a rule, and its differences, whose correction and verdict are still to be written into the rows.
     """
     tallies = make_tallies(frames)
     metrics = metric_functions(analysis.cvar_alpha)
     rows: list[dict[str, Any]] = []
-    differences: list[tuple[dict[str, Any], str, Estimate]] = []
+    contrasts: list[Contrast] = []
     for condition in sorted({condition for _, condition in tallies}):
         rules = sorted({rule_of(m) for m, c in tallies if "@" in m and c == condition}, key=method_rank)
         if not rules or any((end, condition) not in tallies for end in ENDS):
             continue
         by_seed = tallies[ENDS[0], condition]
         resamples = resamples_for(by_seed, analysis)
-        found = {}
+        curves: dict[str, Curve] = {}
         for rule in rules:
-            swept = [m for m, c in tallies if c == condition and "@" in m and rule_of(m) == rule]
-            points = [tallies[m, condition] for m in (*ENDS, *swept)]
-            found[rule] = (_areas(points, metrics, resamples), len(points))
+            swept = sorted(m for m, c in tallies if c == condition and "@" in m and rule_of(m) == rule)
+            curves[rule] = {m.partition("@")[2] or m: tallies[m, condition] for m in (*ENDS, *swept)}
+        found = {rule: _areas(list(curve.values()), metrics, resamples) for rule, curve in curves.items()}
         n_tasks = len({task for tally in by_seed.values() for task in tally.tasks})
-        for rule, (areas, n) in found.items():
-            row: dict[str, Any] = {"rule": rule, "condition": condition, "n_points": n, "n_tasks": n_tasks}
-            best = found[reference][0] if rule != reference and reference in found else {}
+        for rule, areas in found.items():
+            row: dict[str, Any] = {"rule": rule, "condition": condition, "n_tasks": n_tasks}
+            row["n_points"] = len(curves[rule])
+            compared = rule != reference and reference in found
+            tests = area_flips(curves[reference], curves[rule]) if compared else {}
             for name, (value, draws) in areas.items():
                 row[name] = value
-                low, high = percentile_interval(draws, analysis.confidence, resamples.n_clusters)
-                row[f"{name}_ci"] = format_interval(low, high)
-                if best:
-                    lead, apart = best[name][0] - value, best[name][1] - draws
-                    low, high = percentile_interval(apart, analysis.confidence, resamples.n_clusters)
-                    start = "" if name == "area" else f"{name}_"
+                row[f"{name}_ci"] = format_interval(*interval(value, draws, resamples, bounds=(0.0, 1.0)))
+                if compared:
+                    best, best_draws = found[reference][name]
+                    lead, start = best - value, "" if name == "area" else f"{name}_"
+                    low, high = interval(lead, best_draws - draws, resamples, bounds=(-1.0, 1.0))
                     row[f"{start}difference"] = lead
                     row[f"{start}difference_ci"] = format_interval(low, high)
-                    row[f"{start}p"] = bootstrap_p(lead, apart, resamples.n_clusters)
-                    differences.append((row, start, Estimate(lead, low, high)))
+                    row[f"{start}p"] = tests[name]
+                    delta = Estimate(lead, low, high)
+                    contrasts.append(Contrast(row, delta, tests[name], f"{start}p_holm", f"{start}verdict"))
             rows.append(row)
-    known = [one for one in differences if not np.isnan(one[0][f"{one[1]}p"])]
-    for (row, start, _), p in zip(known, holm([row[f"{start}p"] for row, start, _ in known]), strict=True):
-        row[f"{start}p_holm"] = float(p)
-    for row, start, delta in differences:
-        row[f"{start}verdict"] = verdict(delta, row.get(f"{start}p_holm", np.nan))
-    return pd.DataFrame(rows).reindex(columns=AREA_COLUMNS)
+    return rows, contrasts
+
+
+Curve = dict[str, dict[int, Tally]]
+"""Point (share, or an end's name) → training seed → sums; the ends first."""
 
 
 def _areas(
     points: list[dict[int, Tally]], metrics: dict[str, Metric], resamples: Resamples
 ) -> dict[str, tuple[float, Floats]]:
-    """A curve's areas on the data and on each resample, each point averaged over partition seeds; the ends first."""
+    """A curve's areas on the data and on the resamples, each point averaged over partition seeds; the ends first."""
     made = {
         name: [resampled(point, metrics[name], resamples) for point in points]
         for name in ("llm_call_rate", "avg_cost", "success_rate")
@@ -165,3 +169,44 @@ def _areas(
             cost_area(draws[cost], draws[success], (0, 1)),
         ),
     }
+
+
+def area_flips(first: Curve, second: Curve) -> dict[str, float]:
+    """Two-sided p-values of "the two rules are exchangeable within each template", for both areas.
+
+    As in :func:`~r2v_core.evaluation.statistics.sign_flip`: under that hypothesis a template may as well have come out
+    with the two rules swapped, at all shares and in all worlds. Areas are computed anew from swapped templates' sums.
+
+    Args:
+        first: one rule's curve.
+        second: the other's, on the same tasks, with the same ends.
+
+    Returns:
+        ``area`` and ``cost_area`` → p; NaN unless both were swept at the same shares, point for point.
+    """
+    if list(first) != list(second):
+        return {"area": np.nan, "cost_area": np.nan}
+    templates = sorted({name for tally in first[ENDS[0]].values() for name in tally.templates})
+    signs = flips(len(templates), rng("sign flips of areas"))
+    column = {name: i for i, name in enumerate(templates)}
+    made: list[Floats] = []
+    for seed, end in first[ENDS[0]].items():
+        a, b = (np.stack([_sums(point[seed]) for point in curve.values()]) for curve in (first, second))
+        swapped = np.einsum(
+            "ft,pqt->fpq", signs[:, [column[name] for name in end.templates]], (a - b) / 2, optimize=True
+        )
+        total = (a + b).sum(axis=-1) / 2
+        made.append(np.stack([total + swapped, total - swapped]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        calls, cost, success = (
+            np.mean([sums[..., above] / sums[..., below] for sums in made], axis=0).transpose(2, 0, 1)
+            for above, below in ((0, 1), (2, 3), (4, 3))
+        )
+    areas = {"area": area(calls, success), "cost_area": cost_area(cost, success, (0, 1))}
+    return {name: flip_p(found[0] - found[1]) for name, found in areas.items()}
+
+
+def _sums(tally: Tally) -> Floats:
+    """Teacher calls, steps, cost, episodes and successes of each task; shape (5, tasks)."""
+    cells = (*(tally.sums[name] for name in ("teacher_calls", "n_steps", "cost")), tally.episodes, tally.success)
+    return np.stack([cell.sum(axis=1) for cell in cells])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from r2v_core.agent.rules.table import RULES
-from r2v_core.results.tables import method_rank, summarised_seed
+from r2v_core.results.tables import drawn_over, method_rank, summarised_seed
 
 UPPER_BOUNDS = frozenset(name for name, rule in RULES.items() if rule.upper_bound)
 """Methods that look at the truth and so can't be 'best'."""
@@ -112,7 +112,7 @@ def _caption(rows: pd.DataFrame, seed: str, confidence: float) -> str:
     seeds = "mean over the partition seeds" if seed == "all" else f"partition seed {escape(seed)}"
     return (
         f"{benchmark}: closed-loop results on {counts['n_tasks']} held-out tasks and up to {counts['n_z']} "
-        f"perturbation seeds, {seeds}. Brackets: {confidence * 100:g}\\,\\% bootstrap intervals over templates. "
+        f"perturbation seeds, {seeds}. Brackets: {confidence * 100:g}\\,\\% bootstrap intervals {drawn_over(seed)}. "
         "Cost in units per episode. Best value in bold, the oracle left out."
     )
 

@@ -12,8 +12,15 @@ import pandas as pd
 
 from r2v_core.evaluation.frame import Frames
 from r2v_core.results.bundles import Analysis, Bundle, bundle_frames, read_bundles
-from r2v_core.results.comparisons import ABLATION_COLUMNS, REFERENCE, comparisons
-from r2v_core.results.frontier import frontier, frontier_areas
+from r2v_core.results.comparisons import (
+    ABLATION_COLUMNS,
+    REFERENCE,
+    compare_methods,
+    comparison_table,
+    comparisons,
+)
+from r2v_core.results.family import correct
+from r2v_core.results.frontier import area_table, compare_areas, frontier
 from r2v_core.results.latex import main_table_latex, standalone
 from r2v_core.results.summary import llm_summary, records
 from r2v_core.results.tables import evaluations, main_table
@@ -67,7 +74,7 @@ class ResultsManager:
     @cached_property
     def frontier_areas(self) -> pd.DataFrame:
         """The area under each scoring rule's curve, and how much larger r2v's is."""
-        return frontier_areas(self.all_frames, self.analysis)
+        return self._contrasts[1]
 
     @cached_property
     def ablations(self) -> pd.DataFrame:
@@ -92,7 +99,15 @@ class ResultsManager:
     @cached_property
     def comparisons(self) -> pd.DataFrame:
         """r2v against each other method."""
-        return comparisons(self.frames, self.analysis)
+        return self._contrasts[0]
+
+    @cached_property
+    def _contrasts(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Comparisons of methods and of areas, one family for Holm's correction."""
+        methods = compare_methods(self.frames, self.analysis)
+        rows, areas = compare_areas(self.all_frames, self.analysis)
+        correct([*methods, *areas])
+        return comparison_table(methods), area_table(rows)
 
     @cached_property
     def summary(self) -> dict[str, Any]:

@@ -45,13 +45,13 @@ SCRIPTS = ("dom", "data", "diff", "filters", "list", "step", "episode", "address
 """The page's script files, in order; joined, they share one scope."""
 
 CAPTIONS = {
-    "frontier": "Share of episodes solved against cost per episode, with intervals over templates both ways; lines "
+    "frontier": "Share of episodes solved against cost per episode, with intervals both ways; lines "
     "join the thresholds that were swept.",
     "success_per_seed": "Success under each perturbation seed; the bar marks the mean of the worst seeds (1 − CVaR).",
     "success_by_perturbation": "Success in the episodes that each perturbation family struck, with intervals.",
     "reliability": "How often the small model's action failed against the risk that the router predicted.",
     "escalations": "Share of steps that the teacher played, by position in the episode.",
-    "ablation_deltas": "What each variant loses or gains against the full method, with intervals over templates.",
+    "ablation_deltas": "What each variant loses or gains against the full method, with intervals.",
 }
 
 

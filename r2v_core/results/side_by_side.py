@@ -148,7 +148,8 @@ def latex(columns: Sequence[Column], notes: Sequence[str] = ()) -> str:
         r"\centering",
         r"\small",
         rf"\caption{{{benchmarks}: closed-loop results side by side. Brackets: {confidence * 100:g}\,\% bootstrap "
-        r"intervals over templates. Cost in units per episode. Best value of a column in bold, the oracle left out.}",
+        r"intervals over templates and worlds, and over training seeds where a column has several. Cost in units per "
+        r"episode. Best value of a column in bold, the oracle left out.}",
         r"\label{tab:comparison}",
         r"\setlength{\tabcolsep}{4pt}",
         r"\vspace{4pt}",

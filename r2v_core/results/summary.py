@@ -8,7 +8,7 @@ import pandas as pd
 
 from r2v_core.agent.rules.table import RULES
 from r2v_core.results.bundles import Analysis, Bundle
-from r2v_core.results.tables import method_rank, summarised_seed
+from r2v_core.results.tables import drawn_over, method_rank, summarised_seed
 
 QUESTION = (
     "Does a learned, calibrated router that lets a teacher play single steps keep a small language model's agent close "
@@ -83,11 +83,11 @@ def _setting(long: pd.DataFrame, bundles: list[Bundle], analysis: Analysis, seed
         "rows_shown": "mean over partition seeds" if seed == "all" else "one partition seed",
         "per_method_and_condition": counts,
         "statistics": {
-            "intervals": f"{analysis.confidence:.0%} bootstrap over templates, {analysis.bootstrap} resamples, all "
-            "episodes of a template together; percentile for means, basic for worst seed, CVaR, bottom tenth, ECE, "
-            "both wider where templates are few; exact bound over templates where all episodes agree",
+            "intervals": f"{analysis.confidence:.0%} bootstrap {drawn_over(seed)}, {analysis.bootstrap} resamples, as "
+            "wide as Student's t for so few of each; percentile for means; basic and given these worlds for worst "
+            "seed, CVaR, bottom tenth, ECE; exact bound over templates where all episodes agree",
             "test": "sign-flip test on whole templates (exact up to 14 that differ), given these worlds and training "
-            "seeds, Holm-corrected over all comparisons; McNemar's counts beside it",
+            "seeds, Holm-corrected over all comparisons and areas, ablations among themselves; McNemar's counts beside",
             "verdict": "'better' or 'worse' only if the corrected p is below 0.05 and the paired interval excludes 0, "
             "else 'not shown'",
             "cvar_alpha": analysis.cvar_alpha,
@@ -151,26 +151,32 @@ def caveats(long: pd.DataFrame, compared: pd.DataFrame, bundles: list[Bundle], s
     seeds = len({bundle.seed for bundle in bundles})
     notes = []
     if seeds == 1:
-        notes.append("One partition seed: how much training and data collection vary is not known.")
+        notes.append(
+            "One partition seed: intervals are given this training seed; how much training and data collection vary is "
+            "not known."
+        )
     elif seeds < 5:
-        notes.append(f"{seeds} partition seeds: the between-seed spread is a rough guess.")
+        notes.append(f"{seeds} partition seeds: the between-seed spread is a rough guess, so intervals are wide.")
     if tasks < 30:
-        notes.append(f"{tasks} test tasks: bootstrap intervals from so few tasks are too narrow, and power is low.")
+        notes.append(f"{tasks} test tasks: power is low.")
     if zs and zs < 10:
         notes.append(
             f"{zs} perturbation seeds: the CVaR and bottom-10 % tails are one or two seeds, close to the worst seed."
         )
+    if zs == 1:
+        notes.append("One perturbation seed: noisy intervals are given this world.")
     if not zs:
         notes.append("No noisy evaluation is among the runs, so nothing is said about robustness.")
     if zs:
         notes.append(
-            "Worst seed and CVaR pick extremes of few episodes each, so they look worse than the truth behind them; "
-            "their intervals are reflected to make up for it."
+            "Worst seed and CVaR pick extremes of few episodes each, so they look worse than the truth behind them. "
+            "Their intervals are reflected, which makes up for a part of it, the less the more worlds are alike (see "
+            "cvar_failure_null)."
         )
     if len(compared):
         notes.append(
-            "Tests and intervals take templates as drawn at random, worlds and training as they were; a verdict needs "
-            "both."
+            "Tests take templates as drawn at random, worlds and training as they were; intervals of means take worlds "
+            "as drawn too, and training where there are several seeds. A verdict needs both."
         )
     else:
         notes.append("r2v was not evaluated beside another method, so nothing is compared.")
@@ -184,6 +190,5 @@ def caveats(long: pd.DataFrame, compared: pd.DataFrame, bundles: list[Bundle], s
             f"{flagged} of {int(counts['n_episodes'].sum())} episodes changed what could forge a verdict, or tried to; "
             "verdict_flags in an episode's metadata says what, n_flagged of which method."
         )
-    notes.append("Intervals cover the choice of test tasks, not another training run.")
     notes.append("Latency was measured with episodes rolled out side by side on the evaluating machine.")
     return notes

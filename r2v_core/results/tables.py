@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,8 @@ from r2v_core.evaluation.metrics import (
     metric_functions,
     tally,
 )
-from r2v_core.evaluation.statistics import (
-    Estimate,
-    Resamples,
-    difference,
-    draw,
-    estimate,
-    percentile_interval,
-    resampled,
-)
+from r2v_core.evaluation.resampling import Resamples, draw, resampled
+from r2v_core.evaluation.statistics import Estimate, difference, estimate, interval
 from r2v_core.results.bundles import Analysis
 
 EVALUATION_COLUMNS = ["method", "benchmark", "condition", "seed", "metric", "value", "ci_low", "ci_high", "n", "spread"]
@@ -103,6 +97,13 @@ def summarised_seed(seeds: list[str]) -> str:
     return max(set(seeds), key=seed_key)
 
 
+def drawn_over(seed: str) -> str:
+    """What the intervals of a seed's rows are over ('all': of several seeds), in words."""
+    if seed == "all":
+        return "over training seeds, templates and worlds"
+    return "over templates and worlds, given this training seed"
+
+
 Tallies = dict[tuple[str, str], dict[int, Tally]]
 """(method, condition) → partition seed → sums."""
 
@@ -122,17 +123,27 @@ def make_tallies(frames: Frames) -> Tallies:
 
 
 def resamples_for(tallies: Mapping[int, Tally], analysis: Analysis) -> Resamples:
-    """The draws for these sums; equal tasks get equal draws, so methods stay paired."""
-    templates = {seed: found.templates for seed, found in tallies.items()}
-    return draw(templates, analysis.bootstrap, analysis.confidence, rng("bootstrap over tasks"))
+    """The draws for these sums; equal tasks and worlds get equal draws, so methods stay paired."""
+    design = tuple((seed, t.templates, t.zs if t.worlds else ()) for seed, t in tallies.items())
+    return _draw(design, analysis.bootstrap, analysis.confidence)
+
+
+@lru_cache(maxsize=16)
+def _draw(
+    design: tuple[tuple[int, tuple[str, ...], tuple[int, ...]], ...], n_resamples: int, confidence: float
+) -> Resamples:
+    templates = {seed: names for seed, names, _ in design}
+    worlds = {seed: zs for seed, _, zs in design}
+    return draw(templates, worlds, n_resamples, confidence, rng("bootstrap over tasks"))
 
 
 def evaluations(frames: Frames, analysis: Analysis) -> pd.DataFrame:
     """Every metric of every method, condition and seed, with interval: the long form of the main table.
 
-    Where there are several partition seeds, rows with seed 'all' hold the mean over them, its interval (tasks resampled
-    within each seed) and their standard deviation (``spread``). ``n`` counts episodes, for calibration metrics
-    labelled steps. Metrics over perturbation seeds are left out of the clean condition, which has none.
+    Where there are several partition seeds, rows with seed 'all' hold the mean over them, its interval (seeds resampled
+    too) and their standard deviation (``spread``); a row of one seed is given that training. ``n`` counts episodes, for
+    calibration metrics labelled steps. Metrics over perturbation seeds are left out of the clean condition, which has
+    none.
     """
     rows: list[dict[str, Any]] = []
     benchmark = str(frames.episodes["benchmark"].iloc[0])
@@ -221,10 +232,13 @@ RELATIVE = {"calls_vs_llm_only": "avg_teacher_calls", "cost_vs_llm_only": "avg_c
 def _against_llm_only(
     group: Mapping[int, Tally], llm_only: Mapping[int, Tally], analysis: Analysis
 ) -> dict[str, Estimate]:
-    """Calls and cost an episode as shares of ``llm_only``'s, on the same drawn templates; nothing if it was not played
-    on the same tasks.
+    """Calls and cost an episode as shares of ``llm_only``'s, on the same draws; nothing if it was not played on the
+    same tasks under the same perturbation seeds.
     """
-    if any(seed not in llm_only or llm_only[seed].tasks != found.tasks for seed, found in group.items()):
+    if any(
+        seed not in llm_only or (llm_only[seed].tasks, llm_only[seed].zs) != (found.tasks, found.zs)
+        for seed, found in group.items()
+    ):
         return {}
     same = {seed: llm_only[seed] for seed in group}
     resamples, metrics, made = resamples_for(group, analysis), metric_functions(analysis.cvar_alpha), {}
@@ -234,8 +248,8 @@ def _against_llm_only(
         if whole.mean() == 0:  # every episode of llm_only ended in an error before its first step
             continue
         ratios = np.divide(draws, whole_draws, where=whole_draws > 0, out=np.full_like(draws, np.nan))
-        low, high = percentile_interval(ratios, analysis.confidence, resamples.n_clusters)
-        made[name] = Estimate(float(points.mean() / whole.mean()), low, high)
+        ratio = float(points.mean() / whole.mean())
+        made[name] = Estimate(ratio, *interval(ratio, ratios, resamples, bounds=(0.0, np.inf)))
     return made
 
 

@@ -23,7 +23,7 @@ from r2v_core.results.bundles import Analysis, bundle_paths, make_bundles, read_
 from r2v_core.results.figures import save_figures
 from r2v_core.results.manager import TABLES_FOLDER, ResultsManager
 from r2v_core.results.summary import statement
-from r2v_core.results.tables import breakdown, evaluations, summarised_seed
+from r2v_core.results.tables import breakdown, drawn_over, evaluations, summarised_seed
 from r2v_core.results.wandb_run import log_results
 from r2v_core.runs.agreement import differing_keys
 from r2v_core.runs.artifacts import verify
@@ -222,8 +222,11 @@ def write_evaluations(manager: ResultsManager, path: Path) -> None:
 def preview(manager: ResultsManager) -> str:
     """The main table in Markdown, short enough for an asset's page."""
     table = manager.main_table
-    table = table[table["seed"] == summarised_seed(list(table["seed"]))]
+    seed = summarised_seed(list(table["seed"]))
+    table = table[table["seed"] == seed]
     lines = [
+        f"Intervals are {drawn_over(seed)}.",
+        "",
         "| condition | method | success | interval | CVaR failure | teacher calls | cost | unsafe | ECE |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]

@@ -129,7 +129,7 @@ _BUILT_IN = (
         ),
         sections=("slm", *_SCORING),
         root="data",
-        version="4",
+        version="5",
         shared=True,
     ),
     Stage(
@@ -159,7 +159,7 @@ _BUILT_IN = (
         inputs=(("tasks", "task_suite"), ("policy", "train_dpo"), ("verifier", "train_verifier")),
         sections=(*_ROLLOUT, "router_features"),
         root="data",
-        version="9",
+        version="10",
         shared=True,
     ),
     Stage(
@@ -178,7 +178,7 @@ _BUILT_IN = (
             ("verifier", "train_verifier"),
         ),
         sections=(*_ROLLOUT, "training.router"),
-        version="9",
+        version="10",
     ),
     *(
         Stage(
@@ -212,7 +212,7 @@ _BUILT_IN = (
         resources=_BESIDE_DAGSTER,
         inputs=(("clean", "evaluate_clean"), ("noisy", "evaluate_noisy"), ("router", "train_router")),
         sections=("evaluation", "training.router"),
-        version="5",
+        version="6",
     ),
     Stage(
         name="report",

@@ -97,15 +97,18 @@ def test_metrics_from_a_tally_by_hand() -> None:
     )
     steps = steps_table(
         [
-            {"task_id": "a", "probability": 0.1, "label": 0.0},
-            {"task_id": "a", "probability": 0.9, "label": 1.0},
-            {"task_id": "b", "probability": 0.85, "label": 0.0},
-            {"task_id": "b", "probability": float("nan"), "label": 1.0},
-            {"task_id": "b", "probability": 0.5, "label": float("nan")},
+            {"task_id": "a", "z": 1, "probability": 0.1, "label": 0.0},
+            {"task_id": "a", "z": 2, "probability": 0.9, "label": 1.0},
+            {"task_id": "b", "z": 1, "probability": 0.85, "label": 0.0},
+            {"task_id": "b", "z": 1, "probability": float("nan"), "label": 1.0},
+            {"task_id": "b", "z": 2, "probability": 0.5, "label": float("nan")},
         ]
     )
     found = tally(episodes, steps)
-    values = {name: float(metric.compute(found, np.ones((1, 2)))[0]) for name, metric in metric_functions(0.2).items()}
+    metrics, once = metric_functions(0.2), np.ones((1, 2))
+    values = {name: float(metric.compute(found, once, None)[0]) for name, metric in metrics.items()}
+    drawn_once = {name: float(metric.compute(found, once, once)[0]) for name, metric in metrics.items()}
+    assert values == pytest.approx(drawn_once)
     assert values["success_rate"] == 0.75
     assert values["worst_seed_sr"] == 0.5 and values["cvar_failure"] == 0.5 and values["bottom_10_sr"] == 0.5
     assert values["llm_call_rate"] == 5 / 20
@@ -119,8 +122,32 @@ def test_metrics_from_a_tally_by_hand() -> None:
 def test_weights_are_how_often_a_task_was_drawn() -> None:
     rows = [{"task_id": task, "z": 1, "success": task == "a"} for task in "ab"]
     found = tally(episodes_table(rows), steps_table([]))
-    success = metric_functions(0.2)["success_rate"].compute(found, np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 2.0]]))
+    success = metric_functions(0.2)["success_rate"].compute(found, np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 2.0]]), None)
     assert success.tolist() == [1.0, 0.5, 0.0]
+
+
+def test_an_episode_counts_as_often_as_its_task_times_its_world() -> None:
+    """Against episodes that are really there as often; one is missing, as where a family of noise did not strike."""
+    generator = np.random.default_rng(0)
+    rows = [
+        {"task_id": task, "z": z, "success": generator.random() < 0.5, "n_steps": int(generator.integers(1, 9))}
+        for task in "abc"
+        for z in (1, 2, 3, 4)
+    ][1:]
+    for row in rows:
+        row["teacher_calls"] = int(generator.integers(0, row["n_steps"] + 1))
+    tasks, worlds = {"a": 2, "b": 0, "c": 1}, {1: 1, 2: 3, 3: 0, 4: 0}
+    drawn = [row for row in rows for _ in range(tasks[row["task_id"]] * worlds[row["z"]])]
+    found = tally(episodes_table(rows), steps_table([]))
+    weights = np.array([[2.0, 0.0, 1.0]]), np.array([[1.0, 3.0, 0.0, 0.0]])
+    for name, above, below in (("success_rate", "success", None), ("llm_call_rate", "teacher_calls", "n_steps")):
+        expected = sum(row[above] for row in drawn) / sum(row[below] if below else 1 for row in drawn)
+        assert metric_functions(0.2)[name].compute(found, *weights)[0] == pytest.approx(expected)
+
+
+def test_replicates_of_a_clean_task_are_no_worlds() -> None:
+    assert tally(episodes_table([{"task_id": "a", "z": 1, "condition": "noisy"}]), steps_table([])).worlds
+    assert not tally(episodes_table([{"task_id": "a", "z": 1, "condition": "clean"}]), steps_table([])).worlds
 
 
 def test_a_score_that_is_no_probability_has_no_calibration() -> None:

@@ -6,26 +6,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, permutation_test, ttest_1samp
+from scipy.stats import bootstrap, norm, permutation_test
+from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from benchmarks.intervals import Population, coverage
 from r2v_core.errors import R2VError
-from r2v_core.evaluation.metrics import Tally, metric_functions
+from r2v_core.evaluation.metrics import SUMMED, Tally, metric_functions
+from r2v_core.evaluation.resampling import Factor, Resamples, cluster_weights, draw, resampled
 from r2v_core.evaluation.statistics import (
     NAN,
     Estimate,
-    basic_interval,
-    bootstrap_p,
-    cluster_weights,
     difference,
-    draw,
     estimate,
+    half_width,
     holm,
+    interval,
     mcnemar_exact,
-    percentile_interval,
     sign_flip,
-    tail_share,
     unseen_share,
     verdict,
 )
@@ -33,19 +32,27 @@ from r2v_core.evaluation.statistics import (
 METRICS = metric_functions(0.2)
 
 
-def tally_of(success: np.ndarray, prefix: str = "t") -> Tally:
+def tally_of(success: np.ndarray, prefix: str = "t", worlds: bool = False, first_z: int = 0) -> Tally:
     """Successes of shape (tasks, seeds), one episode each."""
     tasks, zs = success.shape
-    zero = np.zeros(tasks)
-    sums = dict.fromkeys(("teacher_calls", "n_steps", "cost", "cost_usd", "tokens", "latency"), zero)
-    sums |= {"success": success.sum(axis=1), "safety_failure": zero, "injected": zero}
+    zero = np.zeros(success.shape)
     names = tuple(f"{prefix}{i:03d}" for i in range(tasks))
-    bins = np.zeros((tasks, 10, 3))
-    return Tally(names, names, tuple(range(zs)), np.ones((tasks, zs)), success.astype(float), sums, bins, zero)
+    sums = dict.fromkeys(SUMMED, zero) | {"success": success.astype(float)}
+    z = tuple(range(first_z, first_z + zs))
+    return Tally(names, names, z, worlds, np.ones_like(zero), sums, zero, zero, np.zeros((tasks, 10, 3)))
 
 
-def resamples(by_seed: dict[int, Tally], n: int = 4000, confidence: float = 0.95):  # type: ignore[no-untyped-def]
-    return draw({s: t.templates for s, t in by_seed.items()}, n, confidence, np.random.default_rng(0))
+def resamples(by_seed: dict[int, Tally], n: int = 4000, confidence: float = 0.95) -> Resamples:
+    worlds = {s: t.zs if t.worlds else () for s, t in by_seed.items()}
+    return draw({s: t.templates for s, t in by_seed.items()}, worlds, n, confidence, np.random.default_rng(0))
+
+
+def by_scipy(values: np.ndarray) -> tuple[float, float]:
+    """SciPy's percentile interval of a mean, stretched from the normal quantile to Student's, n/(n − 1) put back."""
+    plain = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5))
+    n, ends = len(values), np.array(plain.confidence_interval)
+    stretch = student.ppf(0.975, n - 1) / norm.ppf(0.975) * np.sqrt(n / (n - 1))
+    return tuple(values.mean() + stretch * (ends - values.mean()))
 
 
 def random_success(tasks: int, zs: int, seed: int = 1) -> np.ndarray:
@@ -57,16 +64,8 @@ def test_cluster_bootstrap_agrees_with_scipy_on_task_means() -> None:
     success = random_success(25, 8)
     by_seed = {1: tally_of(success)}
     ours = estimate(by_seed, METRICS["success_rate"], resamples(by_seed, 20_000))
-    theirs = bootstrap(
-        (success.mean(axis=1),),
-        np.mean,
-        n_resamples=20_000,
-        confidence_level=1 - 2 * tail_share(25, 0.95),
-        method="percentile",
-        rng=np.random.default_rng(5),
-    ).confidence_interval
     assert ours.value == pytest.approx(success.mean())
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+    assert (ours.low, ours.high) == pytest.approx(by_scipy(success.mean(axis=1)), abs=0.006)
 
 
 def test_paired_difference_agrees_with_scipy_and_is_narrower_than_an_unpaired_one() -> None:
@@ -75,19 +74,79 @@ def test_paired_difference_agrees_with_scipy_and_is_narrower_than_an_unpaired_on
     first, second = {1: tally_of(a)}, {1: tally_of(b)}
     ours = difference(first, second, METRICS["success_rate"], resamples(first, 20_000))
     gaps = a.mean(axis=1) - b.mean(axis=1)
-    theirs = bootstrap(
-        (gaps,),
-        np.mean,
-        n_resamples=20_000,
-        confidence_level=1 - 2 * tail_share(25, 0.95),
-        method="percentile",
-        rng=np.random.default_rng(5),
-    )
-    interval = theirs.confidence_interval
     assert ours.value == pytest.approx(gaps.mean())
-    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), abs=0.004)
+    assert (ours.low, ours.high) == pytest.approx(by_scipy(gaps), abs=0.004)
     alone = estimate(first, METRICS["success_rate"], resamples(first))
     assert ours.high - ours.low < alone.high - alone.low
+
+
+def test_one_factor_is_students_interval() -> None:
+    values = np.random.default_rng(1).normal(size=12)
+    drawn = np.random.default_rng(2).multinomial(12, np.full(12, 1 / 12), 20_000) @ values / 12
+    still = np.zeros((2, 20_000))
+    found = half_width(np.vstack([drawn, still]), (Factor(12), Factor(1), Factor(1)), 0.95)
+    assert found == pytest.approx(student.ppf(0.975, 11) * values.std(ddof=1) / np.sqrt(12), rel=0.02)
+
+
+def test_templates_and_worlds_add_up_as_in_an_analysis_of_variance() -> None:
+    success = np.random.default_rng(3).random((12, 20)) < np.linspace(0.2, 0.9, 20)  # worlds differ
+    tallies = {1: tally_of(success, worlds=True)}
+    drawn = resamples(tallies, 20_000)
+    templates, worlds = success.mean(axis=1).var(ddof=1) / 12, success.mean(axis=0).var(ddof=1) / 20
+    freedom = (templates + worlds) ** 2 / (templates**2 / 11 + worlds**2 / 19)
+    _, draws = resampled(tallies, METRICS["success_rate"], drawn)
+    expected = student.ppf(0.975, freedom) * np.sqrt(templates + worlds)
+    assert half_width(draws[1:], drawn.factors, 0.95) == pytest.approx(expected, rel=0.02)
+    found, given = (estimate({1: t}, METRICS["success_rate"], drawn) for t in (tallies[1], tally_of(success)))
+    assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.03)
+    assert found.value == given.value and found.high - found.low > 1.3 * (given.high - given.low)
+
+
+def test_drawing_trainings_draws_their_worlds_and_adds_shared_templates() -> None:
+    generator = np.random.default_rng(4)
+    trained = [generator.random((12, 20)) < rate for rate in (0.3, 0.5, 0.9)]
+    tallies = {s: tally_of(one, worlds=True, first_z=100 * s) for s, one in enumerate(trained)}
+    drawn = resamples(tallies, 20_000)
+    assert drawn.factors == (Factor(12), Factor(60, 3, nested=True), Factor(3))
+    means, of_templates = np.mean(trained, axis=(1, 2)), np.mean(trained, axis=(0, 2))
+    seeds, templates = means.var(ddof=1) / 3, of_templates.var(ddof=1) / 12
+    freedom = (seeds + templates) ** 2 / (seeds**2 / 2 + templates**2 / 11)
+    _, draws = resampled(tallies, METRICS["success_rate"], drawn)
+    together = student.ppf(0.975, freedom) * np.sqrt(seeds + templates)
+    expected = max(together, student.ppf(0.975, 2) * np.sqrt(seeds))
+    assert half_width(draws[1:], drawn.factors, 0.95) == pytest.approx(expected, rel=0.02)
+    # every draw is what templates, worlds and trainings that were drawn give together
+    b, total = 7, 0.0
+    for s, one in enumerate(trained):
+        w, v = drawn.templates[s][b], drawn.worlds_of(s, tallies[s])
+        assert v is not None
+        total += drawn.seeds[b, s] * (w @ one @ v[b]) / (w.sum() * v[b].sum()) / 3
+    assert draws[0, b] == pytest.approx(total)
+
+
+def test_trainings_that_agree_by_chance_do_not_hide_their_worlds() -> None:
+    same = np.random.default_rng(5).random((12, 20)) < np.linspace(0.1, 0.9, 20)
+    tallies = {s: tally_of(same, worlds=True, first_z=100 * s) for s in (1, 2, 3)}
+    found = estimate(tallies, METRICS["success_rate"], resamples(tallies))
+    worlds = same.mean(axis=0).var(ddof=1) / 60
+    assert found.spread == 0 and (found.high - found.low) / 2 > student.ppf(0.975, 30) * np.sqrt(worlds)
+
+
+def test_an_extreme_is_given_its_worlds() -> None:
+    success = random_success(12, 20, seed=7)
+    drawn = resamples({1: tally_of(success, worlds=True)})
+    met, none = ({1: tally_of(success, worlds=worlds)} for worlds in (True, False))
+    for name in ("worst_seed_sr", "cvar_failure", "bottom_10_sr"):
+        assert estimate(met, METRICS[name], drawn) == estimate(none, METRICS[name], drawn)
+
+
+@pytest.mark.parametrize(("seeds", "population"), [(1, Population(template=0.5, world=0.7)), (3, Population(seed=0.7))])
+def test_intervals_hold_the_truth_as_often_as_said(seeds: int, population: Population) -> None:
+    """12 templates in 20 worlds; over templates alone, intervals hold it too rarely."""
+    found = coverage(population, seeds, 12, 20, repeats=150, resamples=200)
+    for name in ("success", "difference"):
+        assert found[name].held / found[name].n >= 0.93
+    assert found["templates only"].held / found["templates only"].n < 0.88
 
 
 def test_a_cluster_is_drawn_whole() -> None:
@@ -104,18 +163,22 @@ def test_weights_keep_each_stratum_whole() -> None:
     assert (weights[:, :2].sum(axis=1) == 2).all() and (weights[:, 2:].sum(axis=1) == 3).all()
 
 
+def units(templates: dict[int, tuple[str, ...]], n: int = 200) -> Resamples:
+    return draw(templates, dict.fromkeys(templates, ()), n, 0.95, np.random.default_rng(0))
+
+
 def test_tasks_of_one_template_are_drawn_together() -> None:
-    found = draw({1: ("a", "a", "b")}, 200, 0.95, np.random.default_rng(0))
-    assert np.array_equal(found.weights[1][:, 0], found.weights[1][:, 1]) and found.n_clusters == 2
-    assert (found.weights[1][:, 0] + found.weights[1][:, 2] == 2).all()
+    found = units({1: ("a", "a", "b")})
+    assert np.array_equal(found.templates[1][:, 0], found.templates[1][:, 1]) and found.n_clusters == 2
+    assert (found.templates[1][:, 0] + found.templates[1][:, 2] == 2).all()
 
 
 def test_tasks_shared_by_seeds_are_drawn_together_and_others_apart() -> None:
-    shared = draw({1: ("a", "b", "c"), 2: ("a", "b", "c")}, 50, 0.95, np.random.default_rng(0))
-    assert np.array_equal(shared.weights[1], shared.weights[2]) and shared.n_clusters == 3
-    apart = draw({1: ("a", "b", "c"), 2: ("d", "e", "f")}, 50, 0.95, np.random.default_rng(0))
-    assert not np.array_equal(apart.weights[1], apart.weights[2]) and apart.n_clusters == 6
-    assert (apart.weights[2].sum(axis=1) == 3).all()
+    shared = units({1: ("a", "b", "c"), 2: ("a", "b", "c")})
+    assert np.array_equal(shared.templates[1], shared.templates[2]) and shared.factors[0] == Factor(3)
+    apart = units({1: ("a", "b", "c"), 2: ("d", "e", "f")})
+    assert not np.array_equal(apart.templates[1], apart.templates[2])
+    assert apart.factors[0] == Factor(6, 2, nested=True) and (apart.templates[2].sum(axis=1) == 3).all()
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
@@ -141,19 +204,17 @@ def test_intervals_of_extremes_hold_the_estimate_and_stay_in_bounds(metric: str)
 
 def test_the_basic_interval_covers_cvar_far_better_than_percentiles() -> None:
     generator = np.random.default_rng(0)
-    basic = percentile = 0
+    held = {True: 0, False: 0}
     for _ in range(60):
         true = np.clip(0.7 + 0.1 * generator.standard_normal(20), 0, 1)
-        success = generator.random((30, 20)) < true
-        tally = {1: tally_of(success)}
-        draws = METRICS["cvar_failure"].compute(tally[1], resamples(tally, 300).weights[1])
-        value = float(METRICS["cvar_failure"].compute(tally[1], np.ones((1, 30)))[0])
+        tally = {1: tally_of(generator.random((30, 20)) < true, worlds=True)}
+        drawn = resamples(tally, 300)
+        points, draws = resampled(tally, METRICS["cvar_failure"], drawn)
         target = 1 - np.sort(true)[:4].mean()
-        low, high = basic_interval(value, draws, 0.95, 30)
-        basic += low <= target <= high
-        low, high = percentile_interval(draws, 0.95, 30)
-        percentile += low <= target <= high
-    assert basic >= 50 > percentile + 10
+        for basic in held:
+            low, high = interval(float(points[0]), draws, drawn, biased=basic)
+            held[basic] += low <= target <= high
+    assert held[True] >= 50 > held[False] + 10
 
 
 def test_agreement_of_all_episodes_is_not_certainty() -> None:
@@ -177,17 +238,22 @@ def test_a_metric_without_data_has_neither_value_nor_interval() -> None:
     assert np.isnan([found.value, found.low, found.high]).all()
 
 
-def test_differences_need_the_same_tasks() -> None:
+def test_differences_need_the_same_tasks_and_worlds() -> None:
     a, b = {1: tally_of(np.ones((3, 2)), "a")}, {1: tally_of(np.ones((3, 2)), "b")}
     with pytest.raises(R2VError, match="same tasks"):
         difference(a, b, METRICS["success_rate"], resamples(a))
+    met, others = ({1: tally_of(np.ones((3, 2)), worlds=True, first_z=z)} for z in (1, 2))
+    with pytest.raises(R2VError, match="met perturbation seed 3"):
+        difference(met, others, METRICS["success_rate"], resamples(met))
     with pytest.raises(R2VError, match="no tasks"):
-        draw({}, 10, 0.95, np.random.default_rng(0))
+        draw({}, {}, 10, 0.95, np.random.default_rng(0))
 
 
-def test_percentiles_pass_over_resamples_without_a_value() -> None:
-    assert percentile_interval([NAN, 1.0, 1.0], 0.95, 3) == (1.0, 1.0)
-    assert np.isnan(percentile_interval([NAN, NAN], 0.95, 2)).all()
+def test_intervals_pass_over_resamples_without_a_value() -> None:
+    drawn = units({1: ("a", "b", "c")})
+    assert interval(1.0, np.tile([NAN, 1.0, 1.0], (4, 1)), drawn) == (1.0, 1.0)
+    assert np.isnan(interval(1.0, np.full((4, 3), NAN), drawn)).all()
+    assert interval(0.5, np.tile([0.0, 1.0], (4, 50)), drawn, bounds=(0.0, 1.0)) == (0.0, 1.0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
@@ -230,20 +296,6 @@ def test_sign_flips_keep_their_level_where_episodes_of_a_template_are_alike() ->
     assert np.mean(ours) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400) and np.mean(theirs) > 0.3
 
 
-def test_few_clusters_are_covered_as_often_as_said() -> None:
-    """Failure rates of single templates vary widely; the plain percentile interval covers too rarely."""
-    generator = np.random.default_rng(4)
-    covered, plain = [], []
-    for _ in range(800):
-        means = generator.binomial(20, generator.beta(1.5, 2.5, 12)) / 20
-        draws = generator.multinomial(12, np.full(12, 1 / 12), 1000) @ means / 12
-        low, high = percentile_interval(draws, 0.95, 12)
-        covered.append(low <= 1.5 / 4 <= high)
-        low, high = np.quantile(draws, [0.025, 0.975])
-        plain.append(low <= 1.5 / 4 <= high)
-    assert np.mean(covered) > 0.93 and np.mean(covered) > np.mean(plain) + 0.02
-
-
 def test_mcnemar_by_hand() -> None:
     # 6 discordant pairs, all one way: p = 2 · (1/2)^6
     assert mcnemar_exact([True] * 6 + [True], [False] * 6 + [True]).p == pytest.approx(2 / 64)
@@ -255,20 +307,6 @@ def test_holm_by_hand() -> None:
     # sorted .01 .02 .03 .04 → ·4 ·3 ·2 ·1 = .04 .06 .06 .04 → running maximum
     assert holm([0.04, 0.01, 0.03, 0.02]).tolist() == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([]).size == 0
-
-
-@pytest.mark.parametrize("n", [2, 5, 12, 80])
-def test_the_bootstraps_p_of_a_mean_is_students(n: int) -> None:
-    values = np.random.default_rng(n).normal(0.2, 1.0, n)
-    weights = cluster_weights([0] * n, 40_000, np.random.default_rng(0))
-    found = bootstrap_p(float(values.mean()), weights @ values / n, n)
-    assert found == pytest.approx(ttest_1samp(values, 0.0).pvalue, rel=0.04)
-
-
-def test_the_bootstraps_p_where_nothing_varies() -> None:
-    assert bootstrap_p(0.0, np.zeros(10), 12) == 1.0 and bootstrap_p(0.1, np.full(10, 0.1), 12) == 0.0
-    assert np.isnan(bootstrap_p(0.1, [0.1, 0.2], 1)) and np.isnan(bootstrap_p(0.1, [NAN, NAN], 12))
-    assert bootstrap_p(0.2, [0.1, NAN, 0.3, 0.2], 9) == bootstrap_p(0.2, [0.1, 0.3, 0.2], 9)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.intervals import tally_of
 from r2v_core.evaluation.metrics import Tally, cvar_failure, cvar_failure_null, seed_rates
 from r2v_core.perturbations import FAMILIES, Noise, make_noise
 from r2v_core.perturbations.apply import perturb_episode
@@ -72,10 +73,7 @@ def played(random: np.random.Generator, shared: float) -> Tally:
     tasks, worlds = 24, 20
     rate = random.beta(0.6, 2.4, (tasks, 1)) + shared * random.choice([-1.0, 1.0], (1, worlds))
     success = (random.random((tasks, worlds)) >= rate).astype(float)
-    names = tuple(str(i) for i in range(tasks))
-    return Tally(
-        names, names, tuple(range(worlds)), np.ones_like(success), success, {}, np.zeros((tasks, 1, 3)), np.zeros(tasks)
-    )
+    return tally_of(success, 0)
 
 
 def test_a_method_that_fails_alike_everywhere_reads_as_such() -> None:

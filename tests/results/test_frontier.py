@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
+from benchmarks.intervals import tally_of
 from r2v_core.evaluation.frame import Frames, frames
-from r2v_core.evaluation.statistics import bootstrap_p, holm
+from r2v_core.evaluation.statistics import Estimate, holm
 from r2v_core.results.bundles import Analysis
-from r2v_core.results.frontier import area, cost_area, frontier, frontier_areas
+from r2v_core.results.comparisons import compare_methods
+from r2v_core.results.family import Contrast, correct
+from r2v_core.results.frontier import (
+    Curve,
+    area,
+    area_flips,
+    area_table,
+    compare_areas,
+    cost_area,
+    frontier,
+)
 from r2v_core.trajectory import Episode
 
 Make = Callable[..., list[Episode]]
@@ -59,6 +74,13 @@ def swept(make: Make, better: float) -> Frames:
     return frames(found)
 
 
+def frontier_areas(tables: Frames, analysis: Analysis) -> pd.DataFrame:
+    """The areas, corrected as a family of their own."""
+    rows, contrasts = compare_areas(tables, analysis)
+    correct(contrasts)
+    return area_table(rows)
+
+
 def test_points_are_sorted_and_carry_intervals(make_episodes: Make) -> None:
     table = frontier(swept(make_episodes, 0.3), ANALYSIS)
     assert table["method"].tolist() == [
@@ -88,24 +110,66 @@ def test_differences_of_areas_are_one_family(make_episodes: Make) -> None:
     assert table.loc["r2v", ["p", "p_holm", "verdict"]].isna().all()  # it is what the others are compared with
 
 
-def test_areas_of_equal_rules_differ_as_seldom_as_is_said() -> None:
-    """Two rules of equal chances at every point, on 12 templates that differ in difficulty."""
-    generator = np.random.default_rng(3)
-    rejected, repeats, templates = 0, 600, 12
-    for _ in range(repeats):
-        difficulty = generator.beta(2, 2, templates)
-        ends = [generator.random(templates) < 0.5 * difficulty, generator.random(templates) < 0.5 + 0.5 * difficulty]
-        weights = np.vstack([np.ones(templates), generator.multinomial(templates, np.full(12, 1 / 12), 300)])
+def curve(success: np.ndarray, cost: np.ndarray) -> Curve:
+    """A point a row: success and cost of each template, one episode each; the ends first."""
+    made = {}
+    for i, name in enumerate(["slm_only", "llm_only", "0.2", "0.5", "0.8"][: len(cost)]):
+        one, spent = tally_of(success[i][:, None], 1), cost[i][:, None]
+        sums = one.sums | {"cost": spent, "teacher_calls": (spent - 10) / 20, "n_steps": np.full(spent.shape, 10.0)}
+        made[name] = {1: replace(one, sums=sums)}
+    return made
+
+
+def played(generator: np.random.Generator, templates: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Two rules of equal chances at three points; shape (rule, point, template)."""
+    difficulty = generator.beta(2, 2, templates)
+    ends = [generator.random(templates) < rate for rate in (0.5 * difficulty, 0.5 + 0.5 * difficulty)]
+    spent = [np.full(templates, 10.0), np.full(templates, 210.0)]
+    rules = []
+    for _ in range(2):
+        points = [generator.random(templates) < 0.25 * k + 0.5 * difficulty for k in (0.5, 1, 1.5)]
+        cost = [generator.uniform(60 * k, 60 * k + 40, templates) for k in (0.5, 1, 1.5)]
+        rules.append(([*ends, *points], [*spent, *cost]))
+    return tuple(np.array([rule[i] for rule in rules], dtype=float) for i in range(2))
+
+
+def test_areas_are_tested_by_swapping_the_rules_on_whole_templates() -> None:
+    success, cost = played(np.random.default_rng(1), templates=5)
+    first, second = (curve(*rule) for rule in zip(success, cost, strict=True))
+    apart = []
+    for swaps in itertools.product((0, 1), repeat=5):
         areas = []
-        for _ in range(2):
-            points = [generator.random(templates) < 0.25 * k + 0.5 * difficulty for k in (0.5, 1, 1.5)]
-            cost = [np.full(templates, 10.0), np.full(templates, 200.0)]
-            cost += [generator.uniform(60 * k, 60 * k + 40, templates) for k in (0.5, 1, 1.5)]
-            success, spent = (np.array(made, dtype=float) @ weights.T / templates for made in ([*ends, *points], cost))
-            areas.append(cost_area(spent, success, (0, 1)))
-        apart = areas[0] - areas[1]
-        rejected += bootstrap_p(float(apart[0]), apart[1:], templates) < 0.05
-    assert 0.02 < rejected / repeats < 0.08, rejected / repeats
+        for rule in (0, 1):
+            own = np.array(swaps) == rule
+            won, spent = (np.where(own, table[0], table[1]).mean(axis=1) for table in (success, cost))
+            areas.append(cost_area(spent[:, None], won[:, None], (0, 1))[0])
+        apart.append(areas[0] - areas[1])
+    expected = np.mean(np.abs(apart) >= abs(apart[0]) - 1e-9)
+    assert area_flips(first, second)["cost_area"] == expected and 0.1 < expected < 1
+    fewer = curve(success[1][:4], cost[1][:4])
+    assert np.isnan(list(area_flips(first, fewer).values())).all()  # not swept at the same shares
+
+
+def test_areas_of_equal_rules_differ_as_seldom_as_is_said() -> None:
+    generator = np.random.default_rng(5)
+    rejected = [
+        area_flips(*(curve(*rule) for rule in zip(*played(generator, 9), strict=True)))["cost_area"] <= 0.05
+        for _ in range(300)
+    ]
+    assert 0.02 < np.mean(rejected) < 0.08
+
+
+def test_methods_and_areas_are_one_family(make_episodes: Make) -> None:
+    tables = swept(make_episodes, 0.3)
+    methods = compare_methods(tables, ANALYSIS, reference="llm_only")
+    rows, areas = compare_areas(tables, ANALYSIS)
+    family = [*methods, *areas, Contrast({}, Estimate(0.1, 0.05, 0.2), np.nan, "p_holm", "verdict")]
+    correct(family)
+    corrected = [one.row[one.corrected] for one in family]
+    assert len(methods) == 5 and len(areas) == 2
+    assert corrected[:-1] == pytest.approx(multipletests([one.p for one in family[:-1]], method="holm")[1].tolist())
+    assert np.isnan(corrected[-1]) and family[-1].row["verdict"] == "not shown"
+    assert area_table(rows)["cost_area_p_holm"].max() == areas[1].row["cost_area_p_holm"]
 
 
 def test_without_a_sweep_there_is_nothing(make_episodes: Make) -> None:

@@ -197,6 +197,7 @@ def test_summary_explains_itself(manager: ResultsManager) -> None:
         assert ("not shown" in text) == (compared["verdict"] == "not shown") and f"n = {compared['n_pairs']} " in text
     assert any("12 test tasks" in caveat for caveat in summary["caveats"])
     assert any("2 partition seeds" in caveat for caveat in summary["caveats"])
+    assert "over training seeds, templates and worlds" in summary["setting"]["statistics"]["intervals"]
 
 
 def test_ablations_without_runs_are_a_header(manager: ResultsManager) -> None:
@@ -207,7 +208,10 @@ def test_one_seed_clean_only(make_episodes: Make, tmp_path: Path) -> None:
     manager = store(make_episodes(conditions=("clean",), tasks=3, methods=("slm_only", "llm_only")), tmp_path)
     assert set(manager.main_table["seed"]) == {"1"}
     assert manager.generate_comparison_csv().read_text().count("\n") == 1  # r2v is not there: header only
-    caveats = json.loads(manager.generate_llm_summary().read_text())["caveats"]
+    assert "given this training seed" in manager.generate_latex_table().read_text()
+    summary = json.loads(manager.generate_llm_summary().read_text())
+    caveats = summary["caveats"]
+    assert "given this training seed" in summary["setting"]["statistics"]["intervals"]
     assert any("nothing is said about robustness" in caveat for caveat in caveats)
     assert any("nothing is compared" in caveat for caveat in caveats)
 
