@@ -33,7 +33,8 @@ from r2v_core.training.lagrangian import FailureModel, Rollouts
 from r2v_core.training.preferences import Pair
 from r2v_core.training.router import train_net
 from r2v_core.training.run import TrainingRun
-from r2v_core.training.verifier import LabelledState, train_verifier
+from r2v_core.training.verifier import train_verifier
+from r2v_core.training.verifier_labels import LabelledState
 
 PACKAGED = "smollm2-135m-instruct"
 LARGE = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
@@ -145,7 +146,7 @@ def verifier(bench: Bench) -> Facts:
     """The verifier's adapter and heads, four actions a state."""
     known = [(i % 2 == 0, True, False, i % 3 == 0) for i in range(len(bench.prompts))]
     states = [
-        LabelledState(prompt, f"t{i}", tuple(ACTIONS), labels, (labels[0], None, None, None))
+        LabelledState(prompt, f"t{i}", tuple(ACTIONS), labels, (labels[0], None, None, None), f"e{i}")
         for i, (prompt, labels) in enumerate(zip(bench.prompts, known, strict=True))
     ]
     run, section = bench.run("train_verifier"), bench.optim(VerifierConfig)

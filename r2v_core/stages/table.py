@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from r2v_core.config import section
-from r2v_core.config.schema import Config, SLMConfig
+from r2v_core.config.schema import Config, OnPolicyConfig, SLMConfig
 from r2v_core.errors import R2VError, nearest
 from r2v_core.runs.stage import Stage
 from r2v_core.stages import ablations
@@ -18,6 +18,9 @@ _ROLLOUT = ("benchmark", "teacher.options", "slm", "perturbations", *_SCORING, "
 
 _TRAINED = tuple(f"slm.{key}" for key in SLMConfig.model_fields if not key.startswith("engine"))
 """Of the small model, what training depends on: not what samples from it later."""
+
+_ON_POLICY = tuple(f"training.verifier.on_policy.{key}" for key in OnPolicyConfig.model_fields if key != "learn")
+"""Of the verifier's own data, what decides them: not whether they are learnt from."""
 
 _CPU = {"gpus": 0, "time": "04:00:00"}
 _SAMPLING = {"gpus": 1, "cpus": 8, "memory": "64G", "time": "24:00:00"}
@@ -92,7 +95,7 @@ _BUILT_IN = (
         memory_key="agent.parallel",
         inputs=(("tasks", "task_suite"), ("policy", "train_bc")),
         switch="training.verifier.on_policy.episodes",
-        sections=("benchmark", "slm", "perturbations", "candidates", "agent", "training.verifier.on_policy"),
+        sections=("benchmark", "slm", "perturbations", "candidates", "agent", *_ON_POLICY),
         root="data",
         shared=True,
     ),

@@ -23,14 +23,8 @@ from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
 from r2v_core.training.run import training_run
-from r2v_core.training.verifier import (
-    LabelledState,
-    class_episodes,
-    label_states,
-    shares,
-    split_by_template,
-    train_verifier,
-)
+from r2v_core.training.verifier import train_verifier
+from r2v_core.training.verifier_labels import LabelledState, class_episodes, label_states, shares, split_by_template
 
 CURVE = "loss.png"
 

@@ -64,10 +64,10 @@ def training_episodes(run: UpstreamRun) -> list[Episode]:
     """
     episodes = [e for e in read_episodes(run) if e.metadata.get("split") == "train" and e.error is None]
     if not episodes:
-        raise R2VError(
-            f"run {run.manifest.run_id} ({run.manifest.stage}) has no episode of split 'train'; collect on training "
-            "tasks first (benchmark.splits.train)"
-        )
+        stage, todo = run.manifest.stage, "collect on training tasks first (benchmark.splits.train)"
+        if stage == "policy_rollouts":
+            todo = "make it again with training.verifier.on_policy.episodes above 0"
+        raise R2VError(f"run {run.manifest.run_id} ({stage}) has no episode of split 'train'; {todo}")
     return sorted(episodes, key=lambda episode: episode.episode_id)
 
 

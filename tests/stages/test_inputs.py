@@ -9,6 +9,7 @@ import pytest
 
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
+from r2v_core.runs.fingerprint import fingerprint
 from r2v_core.runs.manifest import RunManifest, read_manifest
 from r2v_core.stages.experiments import load_config
 from r2v_core.stages.inputs import find_inputs
@@ -70,7 +71,13 @@ def test_a_stage_that_is_switched_off_is_nobodys_input(tmp_path: Path) -> None:
     assert [role for role, _ in inputs_of(stage, off.config)] == ["trajectories", "perturbed"]
     assert inputs_of(stage, on.config) == stage.inputs and stage.inputs[-1] == ("rollouts", "policy_rollouts")
     assert not is_on(STAGES["policy_rollouts"], off.config) and is_on(STAGES["policy_rollouts"], on.config)
+    partition, measured = Partition.parse("textworld:expert|1"), ["training.verifier.on_policy.learn=false"]
+    prints = {
+        fingerprint(STAGES["policy_rollouts"], load_config("configs/base.yaml", overrides, ROOT), partition, [])
+        for overrides in ([], measured, ["training.verifier.on_policy.episodes=8"])
+    }
+    assert len(prints) == 2, "whether rollouts are learnt from does not make them others"
     with pytest.raises(
         R2VError, match=r"--input rollouts=… is read only where training\.verifier\.on_policy\.episodes"
     ):
-        find_inputs(stage, off, Partition.parse("textworld:expert|1"), tmp_path, {"rollouts": tmp_path})
+        find_inputs(stage, off, partition, tmp_path, {"rollouts": tmp_path})

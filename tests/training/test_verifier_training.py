@@ -21,19 +21,16 @@ from r2v_core.training import callbacks
 from r2v_core.training import verifier as training
 from r2v_core.training.examples import Renderer
 from r2v_core.training.loop import arguments
-from r2v_core.training.verifier import (
-    MAX_CLASS_WEIGHT,
+from r2v_core.training.verifier import MAX_CLASS_WEIGHT, class_weights, quality, verifier_loss
+from r2v_core.training.verifier_labels import (
     LabelledState,
     class_episodes,
-    class_weights,
     label_states,
     outcome_label,
     outcome_labels,
-    quality,
     shares,
     split_by_template,
     step_labels,
-    verifier_loss,
 )
 from r2v_core.trajectory import Episode, Observation, Step
 
