@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from r2v_assets.slurm.resources import Resources, layered, one_line, seconds
 from r2v_core.config.explain import explain, schema_keys
+from r2v_core.config.load import unresolved
 from r2v_core.config.secrets import is_secret
 from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError, nearest
@@ -168,7 +169,8 @@ def load_profile(name: str | None, project: Path) -> Profile:
     try:
         data = OmegaConf.to_container(OmegaConf.create(file.data), resolve=True)
     except OmegaConfBaseException as error:
-        raise R2VError(f"{shown}: {str(error).splitlines()[0]}") from None
+        key = error.full_key or ""
+        raise R2VError(f"{shown}:{_line(file.lines, key)}: {key}: {unresolved(error)}") from None
     problems: list[str] = []
     if os.environ.get(LOGIN_VARIABLE) == "local":
         data = {**dict(data), "login": {"host": "local"}}  # type: ignore[arg-type]

@@ -245,16 +245,19 @@ def _interpolate(data: dict[str, Any], origins: dict[str, str]) -> tuple[set[str
             values[key] = OmegaConf.select(whole, key, throw_on_missing=True)
             resolved.add(key)
         except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            missing = re.search(r"[Ee]nvironment variable '(\w+)' not found", reason)
-            if missing:
-                reason = (
-                    f"the environment variable {missing[1]} is not set; set it, or write ${{oc.env:{missing[1]},…}}"
-                )
-            problems.append(f"{key} = {shown(text)} ({_origin(key, origins)}): {reason}")
+            problems.append(f"{key} = {shown(text)} ({_origin(key, origins)}): {unresolved(error)}")
     for key, value in values.items():
         _put(data, key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
     return resolved, problems
+
+
+def unresolved(error: OmegaConfBaseException) -> str:
+    """Why a value with ``${…}`` can't be resolved, and what to do where an environment variable is missing."""
+    reason = str(error).splitlines()[0]
+    missing = re.search(r"[Ee]nvironment variable '(\w+)' not found", reason)
+    if missing is None:
+        return reason
+    return f"the environment variable {missing[1]} is not set; set it, or write ${{oc.env:{missing[1]},…}}"
 
 
 def _check(

@@ -54,7 +54,10 @@ def test_the_example_is_valid_and_shows_every_key(monkeypatch: pytest.MonkeyPatc
         ('shared: /x\ndefaults: {partition: "a\\n#SBATCH --x"}', "a line break or control character can't stand there"),
         ('shared: /x\ndefaults: {extra: ["--x=a\\nb"]}', "a line break or control character can't stand there"),
         ('shared: "/x\\ny"', "a line break or control character can't stand there"),
-        ("shared: ${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),
+        (
+            "shared: ${oc.env:NO_SUCH_VARIABLE}",
+            "shared: the environment variable NO_SUCH_VARIABLE is not set; set it, or",
+        ),
         ("shared: /x\ndefaults: {memory: 64X}", "'64X' is not an amount of memory; write a whole number and a unit"),
         ("shared: /x\ndefaults: {memory: 1.5T}", "defaults.memory: "),
         ("shared: /x\ndefaults: {memory: 4G, memory_per_cpu: 1G}", "give memory or memory_per_cpu, not both"),
