@@ -21,14 +21,14 @@ from r2v_core.errors import R2VError
 from r2v_core.registry import DataRegistry
 
 RESULTS = ROOT / "results/mrp/structured_results"
-SEED_2 = ("--partition", "textworld:expert|2", "--tags", "paper")
+SEED_2 = ("--partition", "textworld:expert|2", "--tag", "paper")
 SHORT = ("--overrides", "data.merge=benchmark = 'textworld' AND stage = 'collect' AND status = 'done'",
          "training.bc.max_steps=2", "training.bc.batch_size=2")  # fmt: skip
 FIRST: tuple[tuple[str, ...], ...] = (
     ("task_suite", *SEED_2),
     ("collect", *SEED_2),
     ("perturb", *SEED_2),
-    ("train_bc", "--tags", "two-seeds", "paper", *SHORT),
+    ("train_bc", "--tag", "two-seeds", "paper", *SHORT),
 )
 """Stages that the cookbook's page says were run after the demo, with their options."""
 _ANSWERED = re.compile(r"(```sql\n(?P<query>(?:.*\n)*?)```\n\n)(?:\|.*\n)*")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
+from urllib.parse import quote
 from urllib.request import urlopen
 
 from r2v_core.benchmarks.web.chromium import Page, open_page
@@ -31,21 +32,28 @@ def take(project: Path, folder: Path) -> Iterator[Path]:
         R2VError: if the webserver does not come up, or a page does not show what it should.
     """
     with _webserver(project) as address:
-        graph = f"{address}/asset-groups/"
-        asset = f"{address}/assets/evaluation_noisy?view=overview"
-        yield _shot(graph, "dpo_policy", folder / "asset_graph.png")
-        yield _shot(asset, "success_rate", folder / "asset_page.png")
+        graph = f"{address}/assets/report?view=lineage&lineageScope=upstream&lineageDepth=9"
+        asset = f"{address}/assets/evaluation_noisy?view=partitions&partition={quote(KEY)}"
+        yield _shot(graph, "task_suite", folder / "asset_graph.png")
+        yield _shot(asset, "teacher calls", folder / "asset_page.png", top="episodes")
     report = project / "results/mrp/report.html"
     yield _shot(f"{report.as_uri()}#{EPISODES}", "Proposed", folder / "report.png")
 
 
-def _shot(address: str, text: str, path: Path) -> Path:
-    """Open an address, wait until the page shows a text and is quiet, and write what is to be seen as PNG."""
+def _shot(address: str, text: str, path: Path, top: str = "") -> Path:
+    """Open an address, wait until the page shows a text and is quiet, and write what is to be seen as PNG.
+
+    ``top``: the first cell of a table's row that is scrolled to.
+    """
     page = open_page(*SIZE, frozenset({HOST}))
     try:
         page.go(address)
         _wait(page, text, address)
         page.settle(2.0, 30.0)
+        if top:
+            cell = f"[...document.querySelectorAll('td')].find((td) => td.innerText.trim() === '{top}')"
+            page.run(f"{cell}.scrollIntoView()")
+            page.settle(1.0, 10.0)
         path.write_bytes(base64.b64decode(page.call("Page.captureScreenshot", format="png")["data"]))
     finally:
         page.close()

@@ -10,6 +10,7 @@ import pytest
 from r2v_assets.manual.measured import FIRST, answered, with_table
 from r2v_core.errors import R2VError
 from r2v_core.registry import DataRegistry
+from r2v_core.stages.cli import stage_parser
 from r2v_core.stages.table import STAGES
 from tests.docs.documented import QUERIES, ROOT
 
@@ -48,5 +49,7 @@ def test_the_quickstart_holds_the_noisy_rows_by_success(tmp_path: Path) -> None:
         with_table("no table", table)
 
 
-def test_what_runs_first_are_stages() -> None:
-    assert {stage for stage, *_ in FIRST} <= set(STAGES)
+@pytest.mark.parametrize(("stage", "options"), [(stage, options) for stage, *options in FIRST])
+def test_what_runs_first_is_a_command_of_a_stage(stage: str, options: list[str]) -> None:
+    given = stage_parser(stage).parse_args(options)
+    assert stage in STAGES and "paper" in given.tags and all("=" in one for one in given.overrides or ())
