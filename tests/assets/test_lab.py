@@ -121,9 +121,10 @@ def services(lab: Lab) -> Iterator[dict[str, subprocess.Popen[str]]]:
         yield running
     finally:
         for process in running.values():
-            with suppress(ProcessLookupError):  # the killed daemon's, unless its code server goes on
-                os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+            for signum in (signal.SIGTERM, signal.SIGKILL):  # a code server whose run was cancelled heeds the last only
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signum)
+                process.wait(60)
 
 
 def launch(lab: Lab, *keys: str) -> None:
