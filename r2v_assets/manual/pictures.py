@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 from r2v_core.benchmarks.web.chromium import Page, open_page
+from r2v_core.engines.vllm.server import free_port
 from r2v_core.errors import R2VError
 
 HOST = "127.0.0.1"
@@ -71,9 +71,7 @@ def _wait(page: Page, text: str, address: str) -> None:
 @contextmanager
 def _webserver(project: Path) -> Iterator[str]:
     """Dagster's webserver of a project, on a free port of this machine, while in here."""
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml", "-h", HOST, "-p", str(port)]
     environment = os.environ | {"DAGSTER_HOME": str(project / "dagster_home")}
     server = subprocess.Popen(

@@ -28,7 +28,6 @@ import numpy as np
 
 from r2v_core.agent.advice import ask_teacher
 from r2v_core.agent.live import Choice, Job, Live, each
-from r2v_core.agent.loop import play
 from r2v_core.benchmarks.actions import headline
 from r2v_core.benchmarks.base import Task
 from r2v_core.config.schema import CollectionConfig
@@ -40,10 +39,10 @@ from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.memory import Scope
 from r2v_core.runs.parquet import read_episodes
 from r2v_core.runs.spec import StageContext, StageResult
-from r2v_core.stages.episodes import finish_episodes, record_episodes, take_over, threads_for
+from r2v_core.stages.episodes import finish_episodes, playing, record_episodes, take_over
 from r2v_core.stages.merged_inputs import held_out_templates
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
-from r2v_core.stages.teacher_factory import count_usage, open_environment, open_teacher
+from r2v_core.stages.teacher_factory import count_usage, open_teacher
 from r2v_core.teachers.base import Advice, Teacher
 from r2v_core.trajectory import Episode
 
@@ -152,17 +151,8 @@ def run(ctx: StageContext) -> StageResult:
     open_teacher(ctx)  # refuses before any work if it can't be asked from here
 
     def play_jobs(jobs: Sequence[Job], scope: Scope) -> Iterator[Episode]:
-        return play(
-            jobs,
-            Collector(open_teacher(ctx, scope), config, benchmark.instructions, ctx.seed),
-            open_environment=open_environment(ctx, benchmark),
-            noise=Noise.none(),
-            parallel=config.parallel,
-            benchmark=ctx.partition.benchmark,
-            seed=ctx.seed,
-            metadata=ctx.identity(),
-            threads=threads_for(ctx, benchmark, config.parallel),
-        )
+        collector = Collector(open_teacher(ctx, scope), config, benchmark.instructions, ctx.seed)
+        return playing(ctx, benchmark, Noise.none(), config.parallel)(jobs, collector)
 
     before = _episodes_before(ctx)
     jobs = plan_jobs(read_tasks(ctx.inputs["tasks"], "train"), config, first=_next_number(before))

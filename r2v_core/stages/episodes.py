@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from r2v_core.agent.live import Job
+from r2v_core.agent.loop import play
 from r2v_core.agent.workers import Threads, useful_threads
 from r2v_core.benchmarks.base import Benchmark
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
+from r2v_core.perturbations import Noise
 from r2v_core.runs import processes
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import utc_now
@@ -21,6 +24,7 @@ from r2v_core.runs.parquet import write_parquet
 from r2v_core.runs.recording import Chunk, Records
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.failed_episodes import Failures, drop_errors
+from r2v_core.stages.teacher_factory import open_environment
 from r2v_core.trajectory import Episode, episodes_digest
 
 TRAJECTORIES = "trajectories.jsonl"
@@ -89,6 +93,23 @@ def record_episodes(
     if processes.count() > 1:
         failures.recount(done[job.episode_id] for job in jobs)
     return [done[job.episode_id] for job in jobs]
+
+
+def playing(ctx: StageContext, benchmark: Benchmark, noise: Noise, parallel: int) -> Callable[..., Iterator[Episode]]:
+    """:func:`r2v_core.agent.loop.play` in a stage's environments, ``parallel`` at a time, under its seed and identity.
+
+    Jobs and driver are left to be given.
+    """
+    return partial(
+        play,
+        open_environment=open_environment(ctx, benchmark),
+        noise=noise,
+        parallel=parallel,
+        benchmark=ctx.partition.benchmark,
+        seed=ctx.seed,
+        metadata=ctx.identity(),
+        threads=threads_for(ctx, benchmark, parallel),
+    )
 
 
 def threads_for(ctx: StageContext, benchmark: Benchmark, parallel: int) -> Threads:

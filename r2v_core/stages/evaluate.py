@@ -92,11 +92,11 @@ def _preview(episodes: Sequence[Episode], methods: Sequence[str]) -> str:
     ]
     for method in methods:
         chosen = [episode for episode in episodes if episode.metadata["method"] == method]
-        steps = [step for episode in chosen for step in episode.steps]
-        share = sum(step.actor == "teacher" for step in steps) / max(len(steps), 1)
+        n = len(chosen)
+        steps, cost = sum(len(e.steps) for e in chosen) / n, sum(e.cost for e in chosen) / n
         lines.append(
-            f"| {method} | {len(chosen)} | {sum(e.success for e in chosen) / len(chosen):.1%} "
-            f"| {len(steps) / len(chosen):.1f} | {share:.1%} | {sum(e.cost for e in chosen) / len(chosen):.0f} |"
+            f"| {method} | {n} | {sum(e.success for e in chosen) / n:.1%} | {steps:.1f} "
+            f"| {teacher_share(chosen):.1%} | {cost:.0f} |"
         )
     if errors := [episode for episode in episodes if episode.error is not None]:
         lines += ["", f"{len(errors)} episodes ended in an error and count as failed; {errors[0].error}"]

@@ -30,7 +30,6 @@ from r2v_core.agent.continuations import (
     texts_of,
 )
 from r2v_core.agent.live import Job
-from r2v_core.agent.loop import play
 from r2v_core.agent.proposer import Proposal
 from r2v_core.digest import rng
 from r2v_core.errors import R2VError
@@ -41,9 +40,9 @@ from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.memory import Memory, Scope
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult
-from r2v_core.stages.episodes import TRAJECTORIES, finish_episodes, record_episodes, threads_for
+from r2v_core.stages.episodes import TRAJECTORIES, finish_episodes, playing, record_episodes
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
-from r2v_core.stages.teacher_factory import count_usage, open_environment
+from r2v_core.stages.teacher_factory import count_usage
 from r2v_core.trajectory import Episode
 
 
@@ -137,15 +136,8 @@ def player(ctx: StageContext) -> Callable[[Sequence[Job], Scope], Iterator[Episo
         proposer = shared_proposer(ctx)
         proposer.memory = scope.memory("proposals", Proposal)
         by_small_model = partial(
-            play,
+            playing(ctx, benchmark, make_noise(config.perturbations), config.agent.parallel),
             driver=SmallModel(proposer, config.agent, config.slm, benchmark.instructions, tried),
-            open_environment=open_environment(ctx, benchmark),
-            noise=make_noise(config.perturbations),
-            parallel=config.agent.parallel,
-            benchmark=ctx.partition.benchmark,
-            seed=ctx.seed,
-            metadata=ctx.identity(),
-            threads=threads_for(ctx, benchmark, config.agent.parallel),
         )
         played: dict[str, Episode] = {}
         for episode in by_small_model(jobs):

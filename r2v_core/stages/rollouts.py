@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from r2v_core.agent.live import Job
-from r2v_core.agent.loop import play
 from r2v_core.agent.proposer import Proposal, Proposer, Scorer
 from r2v_core.agent.routed import RoutedAgent
 from r2v_core.agent.rules.base import Rule
@@ -16,9 +15,9 @@ from r2v_core.models.verifier import Verifier
 from r2v_core.perturbations import make_noise
 from r2v_core.runs.memory import Memory, Scope
 from r2v_core.runs.spec import StageContext
-from r2v_core.stages.episodes import threads_for
+from r2v_core.stages.episodes import playing
 from r2v_core.stages.task_suite import open_benchmark
-from r2v_core.stages.teacher_factory import open_environment, open_judge, open_teacher
+from r2v_core.stages.teacher_factory import open_judge, open_teacher
 from r2v_core.trajectory import Episode
 
 _PROPOSERS: dict[str, Proposer] = {}
@@ -63,17 +62,7 @@ def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Seq
         asked, computed = proposer.asked, proposer.computed
         proposer.memory = scope.memory("proposals", Proposal)
         agent = RoutedAgent(proposer, teacher, rules, config.agent, config.slm, benchmark.instructions)
-        yield from play(
-            jobs,
-            agent,
-            open_environment=open_environment(ctx, benchmark),
-            noise=make_noise(config.perturbations),
-            parallel=config.agent.parallel,
-            benchmark=ctx.partition.benchmark,
-            seed=ctx.seed,
-            metadata=ctx.identity(),
-            threads=threads_for(ctx, benchmark, config.agent.parallel),
-        )
+        yield from playing(ctx, benchmark, make_noise(config.perturbations), config.agent.parallel)(jobs, agent)
         proposer.memory = Memory(Proposal)
         ctx.report.log(
             f"{proposer.asked - asked} proposals asked for, {proposer.computed - computed} computed; the others met a "
