@@ -438,6 +438,9 @@ class EvaluationConfig(Section):
     clean_seeds: Positive = Field(
         1, description="sampling replicates of each test task in the evaluation without noise"
     )
+    worlds_per_template: Count = Field(
+        0, description="test worlds that each template meets, families dealt out evenly; 0: all of seeds.test"
+    )
     bootstrap: Positive = Field(2000, description="bootstrap resamples")
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals")
 

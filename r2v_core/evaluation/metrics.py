@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from r2v_core.errors import R2VError
+from r2v_core.evaluation.adjusted import world_rates
 from r2v_core.evaluation.calibration import N_BINS, bin_index
 
 Floats = NDArray[np.float64]
@@ -49,13 +50,26 @@ def cvar_failure_null(tally: Tally, alpha: float, random: np.random.Generator, r
     Each task's outcomes are dealt to the worlds at random, ``repeats`` times; the mean CVaR of that. Tasks keep their
     own failure rates, worlds lose theirs: what ``cvar_failure`` exceeds this by is what worlds have in common.
     """
-    cells = np.stack([tally.success, tally.episodes])
+    met = tally.episodes > 0
+    cells, once = np.stack([tally.success, tally.episodes]), np.ones((1, len(tally.tasks)))
     found = []
     for _ in range(repeats):
-        order = random.random(tally.success.shape).argsort(axis=1)
-        success, episodes = np.take_along_axis(cells, order[None], axis=2).sum(axis=1)
-        found.append(cvar_failure(_ratio(success, episodes), alpha))
+        order = _shuffled(met, random)
+        success, episodes = np.take_along_axis(cells, order[None], axis=2)
+        found.append(cvar_failure(world_rates(success, episodes, once)[0], alpha))
     return float(np.mean(found))
+
+
+def _shuffled(met: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.intp]:
+    """Columns in random order, each row's own, among those that the row met; the others stay where they are."""
+    draws = random.random(met.shape)
+    places = np.where(met, np.arange(met.shape[1]), np.inf)
+    dealt = np.where(met, draws, np.inf)
+    order = np.tile(np.arange(met.shape[1]), (len(met), 1))
+    to, origin = places.argsort(axis=1, kind="stable"), dealt.argsort(axis=1, kind="stable")
+    moved = np.take_along_axis(met, to, axis=1)
+    np.put_along_axis(order, to, np.where(moved, origin, to), axis=1)
+    return order
 
 
 def worst_count(n_seeds: int, alpha: float) -> int:
@@ -206,8 +220,11 @@ def _per(column: str, below: str = "") -> Compute:
 
 
 def seed_rates(tally: Tally, tasks: Floats) -> Floats:
-    """Success rate of each perturbation seed; shape (B, |Z|). A seed that no drawn task met is NaN."""
-    return _ratio(tasks @ tally.success, tasks @ tally.episodes)
+    """Success rate of each perturbation seed, adjusted for its tasks where they met different ones; shape (B, |Z|).
+
+    A seed that no drawn task met is NaN.
+    """
+    return world_rates(tally.success, tally.episodes, tasks)
 
 
 def _ece(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:

@@ -115,7 +115,8 @@ def _evaluate_clean(config: Config, tasks: Tasks) -> Work:
 
 
 def _evaluate_noisy(config: Config, tasks: Tasks) -> Work:
-    return _evaluated(config, tasks["test"] * config.perturbations.seeds.test)
+    met = config.evaluation.worlds_per_template or config.perturbations.seeds.test
+    return _evaluated(config, tasks["test"] * met)
 
 
 def _evaluated(config: Config, episodes: int) -> Work:

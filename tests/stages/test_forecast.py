@@ -70,9 +70,11 @@ def test_an_interrupted_run_is_named(project: Path, stage: Stage) -> None:
     assert announced(project)["stages"]["trajectory_run"]["state"] == "to do: an interrupted run goes on"
 
 
+@pytest.mark.parametrize("worlds", [0, 1])
 @pytest.mark.parametrize("condition", ["clean", "noisy"])
-def test_evaluations_are_counted_as_they_are_designed(condition: Condition) -> None:
-    settings = config(evaluation={"methods": ["slm_only", "llm_only", "r2v"], "sweep": [0.2], "clean_seeds": 2})
+def test_evaluations_are_counted_as_they_are_designed(condition: Condition, worlds: int) -> None:
+    evaluation = {"methods": ["slm_only", "llm_only", "r2v"], "sweep": [0.2], "clean_seeds": 2}
+    settings = config(evaluation=evaluation | {"worlds_per_template": worlds})
     common = {"benchmark": "b", "family": "f", "goal": "g", "split": "test", "max_steps": 10, "content": "c"}
     tasks = [Task(task_id=f"t{i}", template_id=f"t{i}", **common) for i in range(TASKS["test"])]
     cells = list(planned_cells(condition, tasks, settings.evaluation, settings.perturbations.seeds, 1))
