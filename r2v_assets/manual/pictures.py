@@ -1,4 +1,7 @@
-"""The documentation's pictures: Dagster's UI and the report of a project whose demo has finished, in a real browser."""
+"""The documentation's pictures: Dagster's UI and the report of a project whose demo has finished, in a real browser.
+
+Each is taken twice, for light and for dark pages.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ HOST = "127.0.0.1"
 SIZE = (1560, 1000)
 PATIENCE_S = 180.0
 KEY = "textworld:expert|1"
+SCHEMES = {"light": "", "dark": "_dark"}
+"""What a reader's browser prefers → end of the file's name."""
 EPISODES = "episodes?method=r2v&condition=noisy&against=%2Bslm_only&beside=slm_only&step=3"
 
 
@@ -34,19 +39,22 @@ def take(project: Path, folder: Path) -> Iterator[Path]:
     with _webserver(project) as address:
         graph = f"{address}/assets/report?view=lineage&lineageScope=upstream&lineageDepth=9"
         asset = f"{address}/assets/evaluation_noisy?view=partitions&partition={quote(KEY)}"
-        yield _shot(graph, "task_suite", folder / "asset_graph.png")
-        yield _shot(asset, "teacher calls", folder / "asset_page.png", top="episodes")
-    report = project / "results/mrp/report.html"
-    yield _shot(f"{report.as_uri()}#{EPISODES}", "Proposed", folder / "report.png")
+        report = f"{(project / 'results/mrp/report.html').as_uri()}#{EPISODES}"
+        for scheme, suffix in SCHEMES.items():
+            yield _shot(graph, "task_suite", folder / f"asset_graph{suffix}.png", scheme)
+            yield _shot(asset, "teacher calls", folder / f"asset_page{suffix}.png", scheme, top="episodes")
+            yield _shot(report, "Proposed", folder / f"report{suffix}.png", scheme)
 
 
-def _shot(address: str, text: str, path: Path, top: str = "") -> Path:
+def _shot(address: str, text: str, path: Path, scheme: str, top: str = "") -> Path:
     """Open an address, wait until the page shows a text and is quiet, and write what is to be seen as PNG.
 
-    ``top``: the first cell of a table's row that is scrolled to.
+    ``scheme``: the colours that the browser says its user prefers. ``top``: the first cell of a table's row that is
+    scrolled to.
     """
     page = open_page(*SIZE, frozenset({HOST}))
     try:
+        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         page.go(address)
         _wait(page, text, address)
         page.settle(2.0, 30.0)
