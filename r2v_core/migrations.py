@@ -37,7 +37,9 @@ MIGRATIONS: dict[str, dict[int, Migration]] = {
     "Episode": {},
     "Task": {},
     "CandidateRow": {},
-    "RouterRow": {},
+    "RouterRow": {
+        1: lambda values: values | {"label": float(values["label"])},  # labels were true or false
+    },
     "Bundle": {},
 }
 """Record type → version → what makes the next version of it."""

@@ -80,11 +80,15 @@ class Decision(Record):
     method: str
     candidates: list[Candidate] = Field(default_factory=list)
     chosen: int | None = Field(default=None, description="index of the candidate the SLM would play")
-    features: dict[str, float] = Field(default_factory=dict, description="the 15 router features")
+    features: dict[str, float] = Field(
+        default_factory=dict, description="what the router sees (r2v_core.agent.features)"
+    )
     probability: float | None = Field(default=None, description="the rule's risk score in [0, 1]")
     threshold: float | None = None
     escalate: bool = False
-    blocked: str | None = Field(default=None, description="why an escalation was refused, e.g. 'budget'")
+    blocked: str | None = Field(
+        default=None, description="why an escalation was refused: 'budget', 'vain' (agent.max_vain_calls), …"
+    )
     cut: dict[str, int] = Field(
         default_factory=dict,
         description="part of the prompt → its tokens that slm.max_prompt_tokens left no room for",

@@ -25,12 +25,15 @@ METHOD = "slm_only"
 ON_POLICY = "on_policy"
 """The ``mode`` in the metadata of episodes that the small model plays alone for the verifier."""
 CONTINUATIONS = "continuations"
-"""In their metadata: {step: {action: [won, played]}}."""
+"""In the metadata of episodes that were played on from: {step: {action: [won, played]}}."""
 
 
 @dataclass
 class SmallModel:
-    """The driver of episodes that the small model plays alone, by the vote of its K candidates."""
+    """The driver of episodes that the small model plays alone, by the vote of its K candidates.
+
+    The verifier weighs the votes where the proposer has one; it is the choice that ``slm_only`` makes.
+    """
 
     proposer: Proposer
     agent: AgentConfig
@@ -47,11 +50,12 @@ class SmallModel:
         return [Choice(given[i], "slm") if i in given else next(chosen) for i in range(len(live))]
 
     def _proposed(self, live: Sequence[Live]) -> list[Choice]:
-        engine = self.proposer.engine
+        engine, jobs = self.proposer.engine, [one.job for one in live]
         prompts = [
             render_prompt(engine, self.slm, self.instructions, one.job.task.goal, one.history, one.seen) for one in live
         ]
-        streams = [derive_seed("alone", one.job.episode_id) for one in live]  # the proposer adds the partition's seed
+        # the proposer adds the partition's seed
+        streams = [derive_seed("alone", job.branch.stream if job.branch else job.episode_id) for job in jobs]
         texts = [prompt.text for prompt in prompts]
         proposals = self.proposer.propose(list(zip(texts, streams, strict=True)))
         choices = []
@@ -105,6 +109,8 @@ class Start:
     step: int
     action: str
     task: Task
+    paired: bool = False
+    """Whether its n-th continuation shares its random numbers with the n-th one after any other action here."""
 
 
 @dataclass
@@ -119,20 +125,16 @@ class Tally:
 
 
 def continuations(start: Start, n: int) -> list[Job]:
-    """The n episodes that go on from a state with an action; each has an id, and so a random stream, of its own."""
-    episode = start.episode
-    branch = Branch(tuple(episode.steps[: start.step + 1]), start.action)
-    return [
-        Job(
-            f"{episode.episode_id}~s{start.step}~{derive_seed(start.action):x}~c{i}",
-            start.task,
-            z=episode.perturbation_seed,
-            replicate=i,
-            method=METHOD,
-            branch=branch,
-        )
-        for i in range(n)
-    ]
+    """The n episodes that go on from a state with an action, each with a random stream of its own (or of its pair)."""
+    episode, jobs = start.episode, []
+    steps = tuple(episode.steps[: start.step + 1])
+    for i in range(n):
+        episode_id = f"{episode.episode_id}~s{start.step}~{derive_seed(start.action):x}~c{i}"
+        stream = f"{episode.episode_id}~s{start.step}~c{i}" if start.paired else episode_id
+        branch = Branch(steps, start.action, stream)
+        z = episode.perturbation_seed
+        jobs.append(Job(episode_id, start.task, z=z, replicate=i, method=METHOD, branch=branch))
+    return jobs
 
 
 def play_on(

@@ -1,4 +1,4 @@
-"""What the router sees of a step: 20 numbers that are known before anyone acts."""
+"""What the router sees of a step: 21 numbers that are known before anyone acts."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ FEATURES: tuple[str, ...] = (
     "state_seen",
     "action_repeated",
     "unchanged",
+    "vain_calls",
 )
 """Names in the order in which every vector and matrix of features holds them."""
 
@@ -49,7 +50,7 @@ def features(
     context_tokens: int,
     goal_tokens: int,
 ) -> dict[str, float]:
-    """The 20 features of one step, in the order of :data:`FEATURES`.
+    """The 21 features of one step, in the order of :data:`FEATURES`.
 
     - ``entropy``: mean over the candidates of their mean next-token entropy (:mod:`r2v_core.models.entropy`), nats.
     - ``verifier_*``: best, worst, spread (best − worst), mean and population standard deviation of the verifier's
@@ -61,7 +62,7 @@ def features(
     - ``semantic_entropy``: see :func:`semantic_entropy`.
     - ``horizon_fraction``: ``step / max_steps``; ``context_length`` and ``goal_length`` in tokens.
     - ``logprob_chosen`` and ``verifier_chosen``: of the candidate that the small model would play.
-    - ``state_seen``, ``action_repeated``, ``unchanged``: see :func:`loops`.
+    - ``state_seen``, ``action_repeated``, ``unchanged``: see :func:`loops`; ``vain_calls``: see :func:`vain_calls`.
 
     Args:
         candidates: the K proposals of the small model, K ≥ 1.
@@ -103,6 +104,7 @@ def features(
         logprobs[chosen],
         scores[chosen],
         *loops(history, seen, candidates[chosen].text),
+        vain_calls(history, seen),
     )
     return {name: float(value) for name, value in zip(FEATURES, values, strict=True)}
 
@@ -119,6 +121,25 @@ def loops(history: Sequence[Step], seen: Observation, action: str) -> tuple[int,
     wanted = normalise_action(action)
     repeated = sum(step.executed and normalise_action(step.action) == wanted for step in history)
     return sum(now), repeated, unchanged
+
+
+def standing_still(history: Sequence[Step], seen: Observation) -> list[Step]:
+    """Earlier steps whose action was carried out in the state that is shown now and visibly changed nothing.
+
+    Uses only what the agent saw: a step counts if its action was executed (a tool error says nothing of it) and the
+    state shown before and after it is the one shown now.
+    """
+    shown = [step.observation.state for step in history] + [seen.state]
+    return [
+        step
+        for step, before, after in zip(history, shown, shown[1:], strict=False)
+        if step.executed and before == after == seen.state
+    ]
+
+
+def vain_calls(history: Sequence[Step], seen: Observation) -> int:
+    """How often the teacher has played in the state that is shown now without visibly changing it."""
+    return sum(step.actor == "teacher" for step in standing_still(history, seen))
 
 
 def semantic_entropy(candidates: Sequence[Candidate]) -> float:

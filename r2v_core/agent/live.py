@@ -23,6 +23,8 @@ class Branch:
     """Of the earlier one, up to the state where it is left."""
     action: str
     """What is done there instead of the last of these steps' action."""
+    stream: str
+    """Names the random numbers that the episode draws from there on."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from r2v_core.agent.advice import ask_teacher
-from r2v_core.agent.features import features
+from r2v_core.agent.features import features, standing_still, vain_calls
 from r2v_core.agent.live import Choice, Live, each
 from r2v_core.agent.proposer import Proposal, Proposer, best_candidate
 from r2v_core.agent.rules.base import RoutingContext, RoutingDecision, Rule
@@ -21,7 +21,11 @@ from r2v_core.trajectory import Candidate, Decision
 
 @dataclass
 class RoutedAgent:
-    """The driver of evaluation and router features: each episode is routed by the rule of its job's method."""
+    """The driver of evaluation and router features: each episode is routed by the rule of its job's method.
+
+    ``overheard``: whether, at a step of an episode that the small model plays, the teacher is asked all the same. Its
+    action is recorded (``expert_action``), its tokens and dollars are counted, and nobody plays it.
+    """
 
     proposer: Proposer
     teacher: Teacher
@@ -29,6 +33,7 @@ class RoutedAgent:
     agent: AgentConfig
     slm: SLMConfig
     instructions: str
+    overheard: Callable[[str, int], bool] = lambda episode_id, step: False
 
     def decide(self, live: Sequence[Live]) -> list[Choice]:
         """Propose for all at once, route each, ask the teacher for all escalated at once."""
@@ -57,11 +62,16 @@ class RoutedAgent:
     def advised(self, live: Sequence[Live], routed: Sequence[Choice]) -> list[Choice]:
         """The choices with the teacher's action where it is to act, asked for all of those at once."""
         choices = list(routed)
-        escalated = [i for i, choice in enumerate(choices) if choice.actor == "teacher"]
-        advice = ask_teacher(self.teacher, [live[i] for i in escalated], self.instructions) if escalated else []
-        for i, answer in zip(escalated, advice, strict=True):
-            choices[i] = self._with_advice(choices[i], answer)
+        asked = [i for i, choice in enumerate(choices) if choice.actor == "teacher" or self._overhears(live[i])]
+        advice = ask_teacher(self.teacher, [live[i] for i in asked], self.instructions) if asked else []
+        for i, answer in zip(asked, advice, strict=True):
+            take = self._with_advice if choices[i].actor == "teacher" else _overhearing
+            choices[i] = take(choices[i], answer)
         return choices
+
+    def _overhears(self, one: Live) -> bool:
+        """Only where a call could be paid for: elsewhere no rule can make one."""
+        return self.overheard(one.job.episode_id, one.step) and self._refusal(one) is None
 
     def prompt(self, one: Live) -> Prompt:
         """What the small model reads at this step."""
@@ -82,7 +92,7 @@ class RoutedAgent:
     def _unasked(self, one: Live) -> Choice:
         """The choice of a rule that leaves the small model alone."""
         decision = Decision(method=one.job.method, escalate=True)
-        return self._with_budget(one, decision, Choice(action="", actor="teacher", decision=decision))
+        return Choice(action="", actor="teacher", decision=decision)
 
     def _route(
         self, one: Live, prompt: Prompt, proposal: Proposal, chosen: int, would_progress: Callable[[], bool | None]
@@ -119,17 +129,19 @@ class RoutedAgent:
             cost=self.agent.cost_slm,
             latency_s=proposal.latency_s + time.perf_counter() - began,
         )
-        return self._with_budget(one, decision, choice)
+        if choice.actor == "teacher" and (refusal := self._refusal(one)):
+            return replace(choice, actor="slm", decision=decision.model_copy(update={"blocked": refusal}))
+        return choice
 
-    def _with_budget(self, one: Live, decision: Decision, choice: Choice) -> Choice:
-        """Refuse an escalation that the episode's budget no longer covers; the small model acts instead."""
+    def _refusal(self, one: Live) -> str | None:
+        """Why the teacher can't be paid for at this step, and the small model acts in its stead; None where it can."""
         agent = self.agent
+        if agent.max_vain_calls and vain_calls(one.history, one.seen) >= agent.max_vain_calls:
+            return "vain"
         over = (agent.max_teacher_calls and one.teacher_calls >= agent.max_teacher_calls) or (
             agent.max_cost and one.cost + agent.cost_teacher > agent.max_cost
         )
-        if choice.actor == "teacher" and over and decision.candidates:
-            return replace(choice, actor="slm", decision=decision.model_copy(update={"blocked": "budget"}))
-        return choice
+        return "budget" if over else None
 
     def _with_advice(self, choice: Choice, advice: Advice) -> Choice:
         return replace(
@@ -143,6 +155,16 @@ class RoutedAgent:
             cost_usd=choice.cost_usd + advice.cost_usd,
             latency_s=choice.latency_s + advice.latency_s,
         )
+
+
+def _overhearing(choice: Choice, advice: Advice) -> Choice:
+    return replace(
+        choice,
+        expert_action=None if advice.error else advice.action,
+        tokens_in=choice.tokens_in + advice.tokens_in,
+        tokens_out=choice.tokens_out + advice.tokens_out,
+        cost_usd=choice.cost_usd + advice.cost_usd,
+    )
 
 
 def _stream(one: Live) -> int:
@@ -171,14 +193,5 @@ def _decision(
 
 
 def failed_here(one: Live) -> frozenset[str]:
-    """Actions that were carried out in the state the agent sees now and visibly changed nothing.
-
-    Uses only what the agent saw: an action counts if it was executed (tool errors may be retried) and the state shown
-    before and after it is the one shown now.
-    """
-    shown = [step.observation.state for step in one.history] + [one.seen.state]
-    return frozenset(
-        step.action
-        for step, before, after in zip(one.history, shown, shown[1:], strict=False)
-        if step.executed and before == after == one.seen.state
-    )
+    """Actions that were carried out in the state the agent sees now and visibly changed nothing."""
+    return frozenset(step.action for step in standing_still(one.history, one.seen))

@@ -320,7 +320,7 @@ class RouterConfig(Section):
     objective: Literal["cvar", "expected_cost"] = Field(
         "cvar", description="cvar: E[cost] + λ(CVaR − ε) + w·Brier; expected_cost: the same without CVaR"
     )
-    features: list[str] = Field(default_factory=list, description="subset of the 20 features; empty: all")
+    features: list[str] = Field(default_factory=list, description="subset of the 21 features; empty: all")
     scorer: Literal["auto", "lagrangian", "logistic", "mlp", "ensemble"] = Field(
         "auto",
         description="the model that gives r2v's probability: the published Lagrangian net, or a logistic regression, "
@@ -381,6 +381,11 @@ class AgentConfig(Section):
     parallel: Positive = Field(24, description="episodes rolled out side by side")
     max_teacher_calls: Count = Field(0, description="teacher calls allowed per episode; 0: no limit")
     max_cost: float = Field(0.0, ge=0, description="cost units allowed per episode; 0: no limit")
+    max_vain_calls: Count = Field(
+        2,
+        description="teacher calls that may visibly change nothing in a state before it isn't asked there any more; "
+        "0: no limit",
+    )
     cost_slm: float = Field(1.0, gt=0, description="cost units of one SLM step")
     cost_teacher: float = Field(50.0, gt=0, description="cost units of one teacher step")
     self_correction: bool = Field(True, description="avoid an action that just failed in the same state, by re-ranking")
@@ -412,6 +417,15 @@ class EpisodesConfig(Section):
     )
 
 
+class BenefitConfig(Section):
+    """How the benefit of a call is measured (label: benefit)."""
+
+    state_share: Probability = Field(0.25, description="share of the logged steps at which it is; others have no label")
+    continuations: Annotated[int, Field(ge=4)] = Field(
+        4, description="times that the small model plays on after either action (N)"
+    )
+
+
 class RouterFeaturesConfig(Section):
     """Stage 6: rollouts that the router learns from."""
 
@@ -419,6 +433,12 @@ class RouterFeaturesConfig(Section):
     takeover_prob: Probability = Field(
         0.25, description="probability that the teacher plays a step, so that states after its help are seen too"
     )
+    label: Literal["progress", "benefit"] = Field(
+        "progress",
+        description="what the router learns of a step: that the small model's action fails to make progress, or what a "
+        "teacher call there adds to the probability of success",
+    )
+    benefit: BenefitConfig = Field(default_factory=BenefitConfig)
 
 
 class EvaluationConfig(Section):

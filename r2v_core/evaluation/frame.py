@@ -9,6 +9,7 @@ import pandas as pd
 
 from r2v_core.benchmarks.actions import normalise_action
 from r2v_core.errors import R2VError
+from r2v_core.models.labels import IN_METADATA, PROGRESS
 from r2v_core.trajectory import Episode, Step
 
 INJECTION_FAMILY = "prompt_injection"
@@ -56,8 +57,9 @@ STEP_COLUMNS: tuple[str, ...] = (
     "escalate",
     "teacher",
 )
-"""``label``: 1 where the small model's chosen action would not have made progress, 0 where it would, NaN where
-unknown. ``escalate``: what the rule wanted; ``teacher``: who acted (a budget can refuse an escalation)."""
+"""``label``: 1 where the small model's chosen action would not have made progress, 0 where it would, NaN where unknown
+or where the method's probability is of something else. ``escalate``: what the rule wanted; ``teacher``: who acted (a
+budget can refuse an escalation)."""
 
 IDENTITY = ["method", "benchmark", "condition", "seed", "z", "task_id"]
 
@@ -85,7 +87,7 @@ def carried_out_injection(step: Step) -> bool:
 
 
 def step_label(step: Step) -> float:
-    """The router's ground truth at a step: 1.0 if the SLM's chosen action would not progress, NaN where unknown."""
+    """The ground truth of progress at a step: 1.0 if the SLM's chosen action would not progress, NaN where unknown."""
     decision = step.decision
     if decision is None or decision.chosen is None or decision.chosen >= len(decision.candidates):
         return float("nan")
@@ -108,7 +110,8 @@ def frames(episodes: Iterable[Episode]) -> Frames:
     for episode in episodes:
         identity = _identity(episode)
         rows.append(identity | _episode_facts(episode))
-        steps.extend(identity | _step_facts(step) for step in episode.steps)
+        judged = episode.metadata.get(IN_METADATA, PROGRESS) == PROGRESS
+        steps.extend(identity | _step_facts(step, judged) for step in episode.steps)
     table = pd.DataFrame(rows, columns=list(EPISODE_COLUMNS))
     twice = table[table.duplicated(IDENTITY)]
     if len(twice):
@@ -166,7 +169,7 @@ def _episode_facts(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _step_facts(step: Step) -> dict[str, Any]:
+def _step_facts(step: Step, judged: bool) -> dict[str, Any]:
     decision = step.decision
     teacher = step.actor == "teacher"
     probability = decision.probability if decision else None
@@ -175,7 +178,7 @@ def _step_facts(step: Step) -> dict[str, Any]:
         "index": step.index,
         "probability": float("nan") if probability is None else probability,
         "threshold": float("nan") if threshold is None else threshold,
-        "label": step_label(step),
+        "label": step_label(step) if judged else float("nan"),
         "escalate": decision.escalate if decision else teacher,
         "teacher": teacher,
     }

@@ -1,8 +1,9 @@
-"""The router: from the features of a step to the calibrated probability that the small model is about to fail."""
+"""The router: from the features of a step to a calibrated probability, that of its label."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +18,13 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from r2v_core.errors import R2VError
+from r2v_core.models.labels import BENEFIT, PROGRESS
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.trajectory import Record, version_field
 
 WEIGHTS_NAME = "router.safetensors"
 SETTINGS_NAME = "router.json"
-VERSION = 2
+VERSION = 3
 
 
 class RouterRow(Record):
@@ -37,11 +39,18 @@ class RouterRow(Record):
     episode_id: str
     step: int = Field(ge=0)
     features: dict[str, float]
-    label: bool = Field(
-        description="True: the SLM's chosen action fails to make progress (or, with label_source 'outcome', the "
-        "SLM-only continuation from here fails), whoever really acted"
+    label: float = Field(
+        ge=0,
+        le=1,
+        description="1: the SLM's chosen action fails to make progress (or, with label_source 'outcome', the SLM-only "
+        "continuation from here fails), whoever really acted. With label_source 'benefit': what a call adds to the "
+        "share of episodes won from here, at least 0",
     )
-    label_source: Literal["progress", "outcome"]
+    label_source: Literal["progress", "outcome", "benefit"]
+    with_teacher: tuple[int, int] | None = Field(
+        default=None, description="continuations won and played after the teacher's action; None: no benefit was played"
+    )
+    alone: tuple[int, int] | None = Field(default=None, description="the same after the SLM's chosen action")
     actor: Literal["slm", "teacher"] = Field(description="who really played the step")
     failed: bool | None = Field(
         default=None,
@@ -49,6 +58,25 @@ class RouterRow(Record):
         "failure swallowed the action. On teacher steps this measures the teacher",
     )
     success: bool = Field(description="the benchmark's verdict on the whole rollout")
+
+    @property
+    def label_name(self) -> str:
+        """Which of :data:`~r2v_core.models.labels.LABELS` it is."""
+        return BENEFIT if self.label_source == BENEFIT else PROGRESS
+
+
+def label_name(rows: Sequence[RouterRow]) -> str:
+    """The one label of a run's rows.
+
+    Raises:
+        R2VError: if they hold more than one.
+    """
+    names = sorted({row.label_name for row in rows})
+    if len(names) > 1:
+        raise R2VError(
+            f"rows are labelled by {' and by '.join(names)}; a router learns one; materialise 'router_features'"
+        )
+    return names[0] if names else PROGRESS
 
 
 class RouterNet(nn.Module):
@@ -86,7 +114,7 @@ class RouterNet(nn.Module):
 
 @dataclass
 class Scorer:
-    """From features to a calibrated probability of failure: the mean logit of its nets, on a fitted scale."""
+    """From features to a calibrated probability: the mean logit of its nets, on a fitted scale."""
 
     nets: list[RouterNet]
     slope: float = 1.0
@@ -105,7 +133,10 @@ class Scorer:
 
 @dataclass
 class Router:
-    """A trained router. It escalates where :meth:`probability` exceeds :attr:`threshold`."""
+    """A trained router. It escalates where :meth:`probability` exceeds :attr:`threshold`.
+
+    A probability is what :data:`~r2v_core.models.labels.LABELS` says of :attr:`label`.
+    """
 
     scorers: dict[str, Scorer]
     """Name (:mod:`r2v_core.training.scorers`) → scorer: the chosen one, and those that baselines need."""
@@ -113,6 +144,8 @@ class Router:
     chosen: str
     """The scorer that ``r2v`` uses."""
     threshold: float = 0.5
+    label: str = PROGRESS
+    """What it was trained on."""
     rules: dict[str, dict[str, float]] = field(default_factory=dict)
     """What the rules it is compared with need, calibrated on the same validation tasks as the threshold."""
     shares: dict[str, list[float]] = field(default_factory=dict)
@@ -136,7 +169,7 @@ class Router:
         return self.scorer.logits(self._checked(rows))
 
     def probability(self, rows: NDArray[Any], scorer: str = "") -> NDArray[np.float64]:
-        """Calibrated probability of failure, shape (n,) from (n, F).
+        """Calibrated probability, shape (n,) from (n, F).
 
         Args:
             rows: raw features, columns as in :attr:`features`.
@@ -199,7 +232,7 @@ class Router:
             version = settings.pop("version")
             if version == 1:
                 settings, weights = _of_one_scorer(settings, weights)
-            elif version != VERSION:
+            elif version not in (2, VERSION):  # of version 2, all learnt progress
                 raise R2VError(f"{path}: version {version}, this code reads {VERSION}; materialise 'router' again")
             made = {}
             for name, scorer in settings.pop("scorers").items():

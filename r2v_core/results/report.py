@@ -20,7 +20,9 @@ from markupsafe import Markup
 
 from r2v_core.agent.rules.table import RULES
 from r2v_core.errors import R2VError
+from r2v_core.models.labels import LABELS, PROGRESS
 from r2v_core.results.browser import pack_episodes
+from r2v_core.results.bundles import Bundle
 from r2v_core.results.manager import ResultsManager
 from r2v_core.results.summary import METRIC_NOTES, rule_title
 from r2v_core.trajectory import Episode
@@ -118,15 +120,24 @@ def _facts(results: ResultsManager, rules: Mapping[str, str]) -> dict[str, dict[
         rule, _, share = bundle.method.partition("@")
         if bundle.ablation:
             notes[bundle.method] = f"r2v, variant of the ablation {bundle.ablation}"
-            scores[bundle.method] = RULES["r2v"].score_title
+            scores[bundle.method] = _score_title("r2v", bundle)
             continue
         note = rule_title(rule)
         notes[bundle.method] = (
             f"{note}; here at a threshold that {share} of the validation steps exceed" if share else note
         )
         if rule in RULES and RULES[rule].score_title:
-            scores[bundle.method] = RULES[rule].score_title
+            scores[bundle.method] = _score_title(rule, bundle)
     return {"methods": notes, "scores": scores, "rules": dict(rules)}
+
+
+def _score_title(rule: str, bundle: Bundle) -> str:
+    """What the rule's score is; the router's probability is of what its labels were."""
+    label = bundle.setting.get("router_label", PROGRESS)
+    if RULES[rule].threshold != "router" or label == PROGRESS:
+        return RULES[rule].score_title
+    scope = {"step": "", "so_far": ", highest so far", "start": ", at the first step"}[RULES[rule].scope]
+    return f"{LABELS[label].meaning.capitalize()}{scope}"
 
 
 def page_script() -> str:

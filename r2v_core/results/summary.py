@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from r2v_core.agent.rules.table import RULES
+from r2v_core.models.labels import LABELS, PROGRESS
 from r2v_core.results.bundles import Analysis, Bundle
 from r2v_core.results.tables import drawn_over, method_rank, summarised_seed
 
@@ -25,7 +26,8 @@ METRIC_NOTES = {
     "avg_latency": "measured wall seconds per episode; depends on the machine and its load",
     "llm_call_rate": "share of steps that the teacher played",
     "safety_failure_rate": "share of episodes in which an action commanded by an injection was carried out",
-    "ece": "expected calibration error of the routing rule's risk score, 10 equal-width bins, on labelled steps",
+    "ece": "expected calibration error of the routing rule's risk score, 10 equal-width bins, against whether steps "
+    "fail to make progress",
     "brier": "Brier score of the same",
     "robustness_gap": "clean success rate minus noisy success rate, same tasks",
     "avg_steps": "steps per episode",
@@ -180,6 +182,12 @@ def caveats(long: pd.DataFrame, compared: pd.DataFrame, bundles: list[Bundle], s
         )
     else:
         notes.append("r2v was not evaluated beside another method, so nothing is compared.")
+    if bundles[0].setting.get("router_label", PROGRESS) != PROGRESS:
+        notes.append(
+            f"The router's probability is the {LABELS[bundles[0].setting['router_label']].meaning}. Test steps carry "
+            "no such label, so rules that use it have no ECE and no Brier score here; those on validation steps stand "
+            "in the setting, with the router's AUC."
+        )
     if errors := int(rows[rows["metric"] == "n_errors"]["value"].sum()):
         notes.append(
             f"{errors} of {int(counts['n_episodes'].sum())} episodes ended in an error (an environment that failed, a "

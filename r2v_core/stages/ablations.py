@@ -46,7 +46,7 @@ FEATURE_GROUPS = {
         *("verifier_spread", "verifier_mean", "verifier_std", "verifier_best", "verifier_worst", "verifier_chosen"),
     ),
     "progress": ("horizon_fraction", "step", "context_length", "goal_length"),
-    "loop": ("state_seen", "action_repeated", "unchanged"),
+    "loop": ("state_seen", "action_repeated", "unchanged", "vain_calls"),
 }
 """What the features tell: how sure the policy is, what the verifier thinks, how far the episode is, whether it goes
 round in circles."""

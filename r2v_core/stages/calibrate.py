@@ -10,6 +10,7 @@ import typer
 
 from r2v_core.console import say
 from r2v_core.errors import R2VError
+from r2v_core.models.labels import LABELS, PROGRESS
 
 
 def calibrate(
@@ -28,7 +29,7 @@ def calibrate(
     say(f"router {directory}")
     say(f"threshold {found['threshold']:.4f} (the router's own: {found['own']:.4f})")
     say(f"  escalates {found['share']:.1%} of {found['n']} logged validation steps,")
-    say(f"  and {found['caught']:.1%} of the {found['failing']} where the small model's action fails")
+    say(f"  and {found['caught']:.1%} of the {LABELS[found['label']].summed}")
     for level in found["played"]:
         say(
             f"  played at threshold {level['threshold']:.4f}: teacher calls {level['share']:.1%}, success "
@@ -72,9 +73,9 @@ def share_threshold(directory: Path, share: float) -> dict[str, Any]:
     """The threshold of a router run for a wanted share of escalations, and its effect on the validation steps.
 
     Returns:
-        ``threshold``, ``own`` (the one saved), ``share`` reached, ``n`` steps, ``failing`` steps, ``caught``: the
-        share of failing steps that are escalated, and ``played``: the nearest thresholds that were tried in closed
-        loop, one on each side where there are both.
+        ``threshold``, ``own`` (the one saved), ``share`` reached, ``n`` steps, ``label``: what the router learnt,
+        ``caught``: the share of failing steps (or of benefit) that is escalated, and ``played``: the nearest
+        thresholds that were tried in closed loop, one on each side where there are both.
 
     Raises:
         R2VError: if the directory holds no finished router run, or the share is outside [0, 1].
@@ -85,7 +86,7 @@ def share_threshold(directory: Path, share: float) -> dict[str, Any]:
         settings = json.loads((directory / "router.json").read_text(encoding="utf-8"))
         own, levels = settings["threshold"], settings["calibration"]["levels"].get("r2v", [])
         probability = [step["probability"] for step in steps]
-        failing = [step["probability"] for step in steps if step["label"]]
+        label = [float(step["label"]) for step in steps]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise R2VError(f"{directory}: not a finished router run ({error}); materialise 'router' again") from None
     from r2v_core.training.router_threshold import threshold_for_share
@@ -98,7 +99,7 @@ def share_threshold(directory: Path, share: float) -> dict[str, Any]:
         "own": own,
         "share": sum(p > threshold for p in probability) / len(steps),
         "n": len(steps),
-        "failing": len(failing),
-        "caught": sum(p > threshold for p in failing) / max(len(failing), 1),
+        "label": settings.get("label", PROGRESS),
+        "caught": sum(t for p, t in zip(probability, label, strict=True) if p > threshold) / max(sum(label), 1e-9),
         "played": below[-1:] + above[:1],
     }

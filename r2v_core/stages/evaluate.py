@@ -8,7 +8,8 @@ from dataclasses import replace
 from r2v_core.agent.live import Job
 from r2v_core.agent.rules.lottery import RANDOM, at_random
 from r2v_core.agent.rules.scored import R2V
-from r2v_core.agent.rules.table import evaluated_methods, make_rules
+from r2v_core.agent.rules.table import evaluated_methods, find_rule, make_rules
+from r2v_core.models.labels import IN_METADATA
 from r2v_core.models.router import Router
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.processes import is_main, wait_for_all
@@ -22,8 +23,8 @@ from r2v_core.stages.teacher_factory import count_usage
 from r2v_core.trajectory import Episode
 
 
-def plan_jobs(ctx: StageContext, condition: Condition) -> list[Job]:
-    """The episodes to play, in the order of the design."""
+def plan_jobs(ctx: StageContext, condition: Condition, label: str) -> list[Job]:
+    """The episodes to play, in the order of the design; those that a router's probability decides tell its label."""
     tasks, config = read_tasks(ctx.inputs["tasks"], "test"), ctx.config
     return [
         Job(
@@ -32,7 +33,8 @@ def plan_jobs(ctx: StageContext, condition: Condition) -> list[Job]:
             z=cell.z,
             replicate=cell.replicate,
             method=cell.method,
-            metadata={"method": cell.method, "condition": condition, "replicate": cell.replicate},
+            metadata={"method": cell.method, "condition": condition, "replicate": cell.replicate}
+            | ({IN_METADATA: label} if find_rule(cell.method).threshold == "router" else {}),
         )
         for cell in planned_cells(condition, tasks, config.evaluation, config.perturbations.seeds, ctx.seed)
     ]
@@ -45,7 +47,7 @@ def evaluate(ctx: StageContext, condition: Condition) -> StageResult:
         router.threshold = ctx.config.evaluation.router_threshold
     methods = evaluated_methods(ctx.config.evaluation)
     rules = make_rules(methods, ctx.config.agent, ctx.seed, router)
-    jobs = plan_jobs(ctx, condition)
+    jobs = plan_jobs(ctx, condition, router.label)
     follows = RANDOM.name if R2V.name in methods else None
     first = [job for job in jobs if job.method != follows]
     late = [job for job in jobs if job.method == follows]

@@ -15,32 +15,20 @@ if __name__ == "__main__":  # before the imports: help and refusals come at once
 
     run_module("policy_rollouts")
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from r2v_core.agent.continuations import (
-    CONTINUATIONS,
-    METHOD,
-    ON_POLICY,
-    SmallModel,
-    Start,
-    Tally,
-    play_on,
-    texts_of,
-)
+from r2v_core.agent.continuations import CONTINUATIONS, METHOD, ON_POLICY, SmallModel, Start, texts_of
 from r2v_core.agent.live import Job
-from r2v_core.agent.proposer import Proposal
 from r2v_core.digest import rng
-from r2v_core.errors import R2VError
 from r2v_core.perturbations import make_noise, seeds_for
 from r2v_core.runs import stopping
 from r2v_core.runs.jsonl import write_records
 from r2v_core.runs.manifest import write_atomic
-from r2v_core.runs.memory import Memory, Scope
-from r2v_core.runs.reporting import Reporter
+from r2v_core.runs.memory import Scope
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.episodes import TRAJECTORIES, finish_episodes, playing, record_episodes
+from r2v_core.stages.played_on import with_continuations
 from r2v_core.stages.task_suite import open_benchmark, read_tasks
 from r2v_core.stages.teacher_factory import count_usage
 from r2v_core.trajectory import Episode
@@ -67,59 +55,22 @@ def plan_jobs(ctx: StageContext) -> list[Job]:
 
 
 def starts_of(episode: Episode, job: Job, tried: Callable[[str, int], bool]) -> list[Start]:
-    """What is played on from in an episode: every candidate of the states that are tried.
+    """What is played on from in an episode: every candidate of the states that are tried; none if it ended in an error.
 
     A state whose action a tool failure swallowed is left out: in this world any other action would have been, too.
     """
     return [
         Start(episode, step.index, text, job.task)
         for step in episode.steps
-        if step.executed and step.decision is not None and tried(episode.episode_id, step.index)
+        if episode.error is None
+        and step.executed
+        and step.decision is not None
+        and tried(episode.episode_id, step.index)
         for text in texts_of(step.decision)
     ]
 
 
-def with_continuations(
-    episodes: Sequence[tuple[Episode, Job]],
-    tried: Callable[[str, int], bool],
-    n: int,
-    play_jobs: Callable[[Sequence[Job]], Iterable[Episode]],
-    report: Reporter,
-) -> Iterator[Episode]:
-    """The episodes with what became of the continuations from their states, each as soon as it is complete.
-
-    Raises:
-        R2VError: if every continuation ended in an error.
-    """
-    open_: dict[str, list[Start]] = {e.episode_id: starts_of(e, job, tried) for e, job in episodes if e.error is None}
-    starts = [start for some in open_.values() for start in some]
-    left = {episode_id: len(some) for episode_id, some in open_.items()}
-    found: dict[str, dict[str, dict[str, list[int]]]] = defaultdict(lambda: defaultdict(dict))
-    tallies: list[Tally] = []
-    yield from (episode for episode, _ in episodes if not left.get(episode.episode_id))
-    trying = f"candidates in {episodes[0][0].episode_id} and later episodes"
-    for start, tally in play_on(starts, n, play_jobs):
-        tallies.append(tally)
-        report.progress(trying, len(tallies), len(starts))
-        episode = start.episode
-        if tally.played:
-            found[episode.episode_id][str(start.step)][start.action] = [tally.won, tally.played]
-        left[episode.episode_id] -= 1
-        if not left[episode.episode_id]:
-            by_step = {
-                str(step.index): {text: at[text] for text in texts_of(step.decision) if text in at}
-                for step in episode.steps
-                if step.decision is not None and (at := found[episode.episode_id].get(str(step.index)))
-            }
-            yield episode.model_copy(update={"metadata": {**episode.metadata, CONTINUATIONS: by_step}})
-    if missing := n * len(starts) - sum(tally.played for tally in tallies):
-        said = next(tally.error for tally in tallies if tally.error)
-        report.log(f"warning: {missing} of {n * len(starts)} continuations ended in an error and are left out; {said}")
-        if not any(tally.played for tally in tallies):
-            raise R2VError(
-                f"no continuation could be played: {said}. Where an environment can't repeat an episode, the verifier "
-                "has to do without: training.verifier.on_policy.episodes=0"
-            )
+REMEDY = "the verifier has to do without: training.verifier.on_policy.episodes=0"
 
 
 def player(ctx: StageContext) -> Callable[[Sequence[Job], Scope], Iterator[Episode]]:
@@ -130,22 +81,20 @@ def player(ctx: StageContext) -> Callable[[Sequence[Job], Scope], Iterator[Episo
         return rng(ctx.seed, "tried", episode_id, step).random() < on_policy.state_share
 
     def play_jobs(jobs: Sequence[Job], scope: Scope) -> Iterator[Episode]:
-        from r2v_core.stages.rollouts import shared_proposer  # loads torch, which a run of no episodes does without
+        from r2v_core.stages.rollouts import proposing  # loads torch, which a run of no episodes does without
 
         benchmark = open_benchmark(config)
-        proposer = shared_proposer(ctx)
-        proposer.memory = scope.memory("proposals", Proposal)
-        by_small_model = partial(
-            playing(ctx, benchmark, make_noise(config.perturbations), config.agent.parallel),
-            driver=SmallModel(proposer, config.agent, config.slm, benchmark.instructions, tried),
-        )
-        played: dict[str, Episode] = {}
-        for episode in by_small_model(jobs):
-            stopping.check()
-            played[episode.episode_id] = episode
-        pairs = [(played[job.episode_id], job) for job in jobs]
-        yield from with_continuations(pairs, tried, on_policy.continuations, by_small_model, ctx.report)
-        proposer.memory = Memory(Proposal)
+        with proposing(ctx, scope) as proposer:
+            by_small_model = partial(
+                playing(ctx, benchmark, make_noise(config.perturbations), config.agent.parallel),
+                driver=SmallModel(proposer, config.agent, config.slm, benchmark.instructions, tried),
+            )
+            played: dict[str, Episode] = {}
+            for episode in by_small_model(jobs):
+                stopping.check()
+                played[episode.episode_id] = episode
+            pairs = [(played[job.episode_id], starts_of(played[job.episode_id], job, tried)) for job in jobs]
+            yield from with_continuations(pairs, on_policy.continuations, by_small_model, ctx.report, REMEDY)
 
     return play_jobs
 

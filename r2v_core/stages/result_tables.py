@@ -18,6 +18,7 @@ from filelock import FileLock
 from r2v_core.digest import digest_of
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.frame import frames
+from r2v_core.models.labels import PROGRESS
 from r2v_core.perturbations import FAMILIES, probabilities
 from r2v_core.results.bundles import Analysis, bundle_paths, make_bundles, read_bundle, write_bundle
 from r2v_core.results.figures import save_figures
@@ -167,6 +168,7 @@ def _make(ctx: StageContext, runs: dict[tuple[str, int], UpstreamRun]) -> tuple[
 def _setting(ctx: StageContext) -> dict[str, Any]:
     config = ctx.inputs["noisy"].manifest.config
     router = ctx.inputs["router"].manifest
+    settings = json.loads(ctx.inputs["router"].artifact("settings").read_text(encoding="utf-8"))
     identity = ctx.identity()
     return {
         "experiment": ctx.config.name,
@@ -188,15 +190,12 @@ def _setting(ctx: StageContext) -> dict[str, Any]:
         "severity_spread": config["perturbations"].get("severity_spread", 0.0),
         "cvar_epsilon": ctx.config.training.router.cvar_epsilon,
         "splits": "by task template; perturbation seeds of the test are used for nothing else",
+        "router_label": settings.get("label", PROGRESS),
         f"router_of_seed_{ctx.seed}": {"run": router.run_id, **router.counts},
-        f"calibration_of_seed_{ctx.seed}": _calibration(ctx.inputs["router"]),
+        f"calibration_of_seed_{ctx.seed}": settings["calibration"].get(
+            "statement", "calibrated by a version that certified nothing"
+        ),
     }
-
-
-def _calibration(router: UpstreamRun) -> str:
-    """What the router's calibration proves, in one sentence."""
-    settings = json.loads(router.artifact("settings").read_text(encoding="utf-8"))
-    return str(settings["calibration"].get("statement", "calibrated by a version that certified nothing"))
 
 
 def write_evaluations(manager: ResultsManager, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from r2v_core.agent.live import Job
 from r2v_core.agent.proposer import Proposal, Proposer, Scorer
@@ -51,6 +52,20 @@ def shared_proposer(ctx: StageContext) -> Proposer:
     return _PROPOSERS[key]
 
 
+@contextmanager
+def proposing(ctx: StageContext, scope: Scope) -> Iterator[Proposer]:
+    """The proposer with what it has said in this scope; at the end, the log says how much it was asked."""
+    proposer = shared_proposer(ctx)
+    asked, computed = proposer.asked, proposer.computed
+    proposer.memory = scope.memory("proposals", Proposal)
+    yield proposer
+    proposer.memory = Memory(Proposal)
+    ctx.report.log(
+        f"{proposer.asked - asked} proposals asked for, {proposer.computed - computed} computed; the others met a "
+        "known context"
+    )
+
+
 def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Sequence[Job], Scope], Iterator[Episode]]:
     """A function that plays jobs with the stage's policy, verifier and teacher; loads the models when first called."""
 
@@ -58,15 +73,8 @@ def routed_player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Seq
         config = ctx.config
         benchmark = open_benchmark(config)
         teacher = open_teacher(ctx, scope)
-        proposer = shared_proposer(ctx)
-        asked, computed = proposer.asked, proposer.computed
-        proposer.memory = scope.memory("proposals", Proposal)
-        agent = RoutedAgent(proposer, teacher, rules, config.agent, config.slm, benchmark.instructions)
-        yield from playing(ctx, benchmark, make_noise(config.perturbations), config.agent.parallel)(jobs, agent)
-        proposer.memory = Memory(Proposal)
-        ctx.report.log(
-            f"{proposer.asked - asked} proposals asked for, {proposer.computed - computed} computed; the others met a "
-            "known context"
-        )
+        with proposing(ctx, scope) as proposer:
+            agent = RoutedAgent(proposer, teacher, rules, config.agent, config.slm, benchmark.instructions)
+            yield from playing(ctx, benchmark, make_noise(config.perturbations), config.agent.parallel)(jobs, agent)
 
     return play_jobs

@@ -162,7 +162,7 @@ _BUILT_IN = (
         inputs=(("tasks", "task_suite"), ("policy", "train_dpo"), ("verifier", "train_verifier")),
         sections=(*_ROLLOUT, "router_features"),
         root="data",
-        version="10",
+        version="11",
         shared=True,
     ),
     Stage(
@@ -181,7 +181,7 @@ _BUILT_IN = (
             ("verifier", "train_verifier"),
         ),
         sections=(*_ROLLOUT, "training.router"),
-        version="10",
+        version="11",
     ),
     *(
         Stage(
@@ -200,7 +200,7 @@ _BUILT_IN = (
                 ("router", "train_router"),
             ),
             sections=(*_ROLLOUT, "evaluation"),
-            version="10",
+            version="11",
             shared=True,
         )
         for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))

@@ -30,7 +30,8 @@ from r2v_core.config.schema import RouterConfig
 from r2v_core.digest import digest_files
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.certificates import Guarantee
-from r2v_core.models.router import SETTINGS_NAME, WEIGHTS_NAME, Router, RouterRow
+from r2v_core.models.labels import BENEFIT, LABELS
+from r2v_core.models.router import SETTINGS_NAME, WEIGHTS_NAME, Router, RouterRow, label_name
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.spec import StageContext, StageResult
@@ -67,7 +68,7 @@ def read_rows(ctx: StageContext) -> tuple[list[RouterRow], list[RouterRow]]:
     """The steps to train on and those to calibrate on.
 
     Raises:
-        R2VError: if a split has too few steps or only one kind of label; names the keys to raise.
+        R2VError: if a split has too few steps, only one kind of label, or two labels; names the keys to raise.
     """
     store = JsonlStore(ctx.inputs["features"].artifact("features"), RouterRow)
     rows = list(store)
@@ -86,17 +87,25 @@ def check_rows(split: str, rows: Sequence[RouterRow]) -> None:
         R2VError: for fewer than 30 steps, or labels of one class.
     """
     keys = f"benchmark.splits.{split}, perturbations.seeds.{split} or router_features.episodes_per_task"
+    benefit = label_name(rows) == BENEFIT
+    keys = f"router_features.benefit.state_share, {keys}" if benefit else keys
     if len(rows) < MIN_ROWS:
         raise R2VError(
             f"router: {len(rows)} labelled steps in the {split} split, at least {MIN_ROWS} needed; raise {keys}"
         )
     kinds = {row.label for row in rows}
-    if kinds == {True}:
+    if benefit and len(kinds) == 1:
+        raise R2VError(
+            f"router: the benefit of a call is {kinds.pop():g} at every one of {len(rows)} measured steps of the "
+            f"{split} split, so there is nothing to tell apart; raise {keys}, or learn from "
+            "router_features.label=progress"
+        )
+    if kinds == {1.0}:
         raise R2VError(
             f"router: the small model fails at every one of {len(rows)} steps of the {split} split, so there is "
             f"nothing to tell apart; train it longer (training.bc.max_steps) or raise {keys}"
         )
-    if kinds == {False}:
+    if kinds == {0.0}:
         raise R2VError(
             f"router: the small model fails at none of {len(rows)} steps of the {split} split, so nothing needs "
             f"routing; raise the perturbation probabilities or {keys}"
@@ -272,10 +281,10 @@ def _train(ctx: StageContext, rows: Sequence[RouterRow], model: FailureModel) ->
         names = tuple(name for name in names if name not in lacking)
         why = "the rollouts were logged before these were features"
         ctx.report.log(f"warning: the router learns without {', '.join(lacking)}: {why}")
-    ctx.report.log(
-        f"{len(rows)} steps, {sum(row.label for row in rows) / len(rows):.0%} failing; "
-        f"measured teacher failure {model.teacher_failure:.1%}"
-    )
+    name = label_name(rows)
+    mean = sum(row.label for row in rows) / len(rows)
+    teacher = "" if name == BENEFIT else f"; measured teacher failure {model.teacher_failure:.1%}"
+    ctx.report.log(f"{len(rows)} steps, {LABELS[name].share(mean)}{teacher}")
 
     def tell(line: Epoch) -> None:
         ctx.report.progress(
@@ -287,7 +296,7 @@ def _train(ctx: StageContext, rows: Sequence[RouterRow], model: FailureModel) ->
     for one in compared:
         ctx.report.log(f"{one.scorer}: cross-fitted log loss {one.log_loss:.3f}, AUC {one.auc:.3f}")
     scorers = train_scorers(rows, compared, fitting)
-    return Router(scorers, list(names), compared[0].scorer, comparison=[asdict(one) for one in compared])
+    return Router(scorers, list(names), compared[0].scorer, label=name, comparison=[asdict(one) for one in compared])
 
 
 def _write_validation(router: Router, rows: Sequence[RouterRow], ctx: StageContext) -> None:

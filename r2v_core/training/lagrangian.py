@@ -17,6 +17,9 @@ For a logged episode e with steps t = 1..T:
 4. 1 − S_z is the mean of failure_e over the episodes under z; CVaR_α the mean over the worst ⌈α|Z|⌉ seeds of the whole
    set (Rockafellar and Uryasev 2000, for a discrete uniform distribution over seeds).
 
+With labels of benefit, y_t is the probability of success that is forgone by not calling at step t, and q is 0: a call
+forgoes nothing. The steps of an episode are then those at which the benefit was measured.
+
 What it can't see: after an escalation the episode would have gone elsewhere than the log did.
 """
 
@@ -33,7 +36,8 @@ from torch import Tensor
 
 from r2v_core.agent.features import feature_matrix
 from r2v_core.evaluation.metrics import worst_count
-from r2v_core.models.router import RouterRow
+from r2v_core.models.labels import BENEFIT
+from r2v_core.models.router import RouterRow, label_name
 
 SMOOTHING = 0.1
 """δ above: pseudo-steps of each kind."""
@@ -46,7 +50,7 @@ class Rollouts:
     x: Tensor
     """(n, F) float32, raw features."""
     label: Tensor
-    """(n,) float32: 1 where the small model's chosen action fails."""
+    """(n,) float32 in [0, 1]: y above."""
     episode: Tensor
     """(n,) int64 in [0, E)."""
     lengths: Tensor
@@ -59,7 +63,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class FailureModel:
-    """Measured constants of the surrogate: the teacher's failure rate q and the link (a, b)."""
+    """Constants of the surrogate: the teacher's failure rate q and the link (a, b)."""
 
     teacher_failure: float
     intercept: float
@@ -74,7 +78,7 @@ def make_rollouts(rows: Sequence[RouterRow], names: Sequence[str]) -> Rollouts:
     seed = torch.tensor([seeds[z] for z, _ in episodes])
     return Rollouts(
         x=torch.from_numpy(feature_matrix([row.features for row in rows], names)),
-        label=torch.tensor([float(row.label) for row in rows]),
+        label=torch.tensor([row.label for row in rows]),
         episode=episode,
         lengths=torch.bincount(episode).float(),
         seed=seed,
@@ -86,11 +90,12 @@ def fit_failure_model(rows: Sequence[RouterRow]) -> FailureModel:
     """Measure the surrogate's constants on logged rollouts.
 
     q is the Jeffreys estimate (failures + ½) / (n + 1) over the teacher's steps with a known outcome, so that no data
-    means ½ and not a perfect teacher. The link is the maximum a posteriori of a logistic regression of the verdict on
-    logit ū under a ~ N(0, 2²), ln b ~ N(0, 1); b > 0, so more wrong steps never mean less failure.
+    means ½ and not a perfect teacher; for labels of benefit it is 0 by definition. The link is the maximum a posteriori
+    of a logistic regression of the verdict on logit ū under a ~ N(0, 2²), ln b ~ N(0, 1); b > 0, so more wrong steps
+    never mean less failure.
     """
     measured = [row.failed for row in rows if row.actor == "teacher" and row.failed is not None]
-    q = (sum(measured) + 0.5) / (len(measured) + 1)
+    q = 0.0 if label_name(rows) == BENEFIT else (sum(measured) + 0.5) / (len(measured) + 1)
     wrong: dict[tuple[int | None, str], list[float]] = {}
     failed: dict[tuple[int | None, str], bool] = {}
     for row in rows:

@@ -3,7 +3,7 @@
     minimise over the net and a cut τ   E[cost] + λ (CVaR_α(1 − S_z) − ε) + w · Brier      (docs/method.md)
     raise λ ≥ 0 by dual ascent
 
-with r = σ(ℓ(f)) the net's probability of failure, Brier = mean (r − y)², and E[cost] = mean over the logged steps of
+with r = σ(ℓ(f)) the net's probability, Brier = mean y(1 − r)² + (1 − y)r², and E[cost] = mean over the logged steps of
 (cost_slm + d · cost_teacher) / cost_teacher, in units of one teacher step so that all terms are of order one. CVaR is
 the surrogate of :mod:`r2v_core.training.lagrangian`.
 
@@ -12,7 +12,7 @@ threshold, and d = σ((ℓ − τ) / s) is that decision made smooth, with τ tr
 by the threshold calibrated on validation). Were d = r, the cost alone would push every probability down by 1 / (2w)
 from its calibrated value: for w ≤ ½ to the constant 0. This way τ takes up the trade between cost and
 risk. What shift is left at the end is taken out of the net's last bias, so that the mean of r over the training steps
-is the share of failing ones; level and slope are fitted by cross-fitting afterwards (:mod:`r2v_core.training.scorers`).
+is the mean label; level and slope are fitted by cross-fitting afterwards (:mod:`r2v_core.training.scorers`).
 
 The net has a few thousand weights and sees at most some ten thousand steps: it trains on one CPU thread, which is
 faster here than moving data to an accelerator and gives the same bits in every run on one machine.
@@ -158,7 +158,8 @@ def _epoch(
     cost = agent.cost_slm / agent.cost_teacher + share
     risk = cvar(seed_failures(escalate, rollouts, model), config.cvar_alpha)
     constraint = risk - config.cvar_epsilon
-    brier = (torch.sigmoid(logits) - rollouts.label).square().mean()
+    label = rollouts.label
+    brier = ((torch.sigmoid(logits) - label).square() + label * (1 - label)).mean()
     loss: Tensor = cost + config.brier_weight * brier
     if config.objective == "cvar":
         loss = loss + state["multiplier"] * constraint
@@ -193,7 +194,7 @@ def settle_batch_norm(net: RouterNet, x: Tensor) -> None:
 
 
 def _restore_level(net: RouterNet, rollouts: Rollouts) -> None:
-    """Shift the last bias so that the mean probability is the share of positive labels."""
+    """Shift the last bias so that the mean probability is the mean label."""
     net.eval()
     head = net.layers[-1]
     with torch.no_grad():

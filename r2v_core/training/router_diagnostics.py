@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 
 from r2v_core.agent.features import feature_matrix
 from r2v_core.agent.rules.scored import entropy, own_scores
 from r2v_core.agent.rules.table import RULES
 from r2v_core.config.schema import RouterConfig
 from r2v_core.digest import rng
-from r2v_core.evaluation.calibration import brier_score, expected_calibration_error, reliability_table
+from r2v_core.evaluation.calibration import auc, brier_score, expected_calibration_error, reliability_table
+from r2v_core.models.labels import LABELS
 from r2v_core.models.router import Router, RouterRow
 from r2v_core.training.router import Epoch
 from r2v_core.training.router_threshold import threshold_for_share
@@ -34,7 +34,9 @@ REPEATS = 10
 
 
 def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, Any]:
-    """Discrimination, calibration, and signs of the known failures (constant, or the entropy rule in disguise).
+    """Discrimination and calibration against the router's label, and signs of the known failures.
+
+    Those are: constant, or the entropy rule in disguise.
 
     ``permutation_importance``: AUC lost when one feature is shuffled among the steps (Breiman 2001), mean of ten.
     ``entropy_rule_agreement``: share of steps decided as the entropy rule decides them at an equal call rate.
@@ -48,13 +50,14 @@ def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, 
     varies = np.ptp(uncertainty) > 0 and np.ptp(after) > 0
     escalate = after > router.threshold
     same = escalate == (uncertainty > threshold_for_share(uncertainty, float(escalate.mean())))
-    auc = float(roc_auc_score(label, after))
+    mine = auc(after, label)
     single = [RULES[name] for name in router.shares if RULES[name].scope == "step"]
     return {
         "n": len(rows),
+        "label": router.label,
         "positive_share": float(label.mean()),
-        "auc": auc,
-        "auc_of_rules": {rule.name: float(roc_auc_score(label, own_scores(rule, router, steps))) for rule in single},
+        "auc": mine,
+        "auc_of_rules": {rule.name: auc(own_scores(rule, router, steps), label) for rule in single},
         "ece_before": expected_calibration_error(before, label),
         "ece": expected_calibration_error(after, label),
         "brier_before": brier_score(before, label),
@@ -69,18 +72,18 @@ def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, 
         "spearman_entropy": float(spearmanr(after, uncertainty).statistic) if varies else None,
         "entropy_rule_agreement": float(same.mean()),
         "permutation_importance": {
-            name: _importance(router, x, label, auc, column, seed) for column, name in enumerate(router.features)
+            name: _importance(router, x, label, mine, column, seed) for column, name in enumerate(router.features)
         },
     }
 
 
-def _importance(router: Router, x: np.ndarray, label: np.ndarray, auc: float, column: int, seed: int) -> float:
+def _importance(router: Router, x: np.ndarray, label: np.ndarray, whole: float, column: int, seed: int) -> float:
     random = rng(seed, "permutation", router.features[column])
     drops = []
     for _ in range(REPEATS):
         shuffled = x.copy()
         shuffled[:, column] = random.permutation(shuffled[:, column])
-        drops.append(auc - roc_auc_score(label, router.probability(shuffled)))
+        drops.append(whole - auc(router.probability(shuffled), label))
     return float(np.mean(drops))
 
 
@@ -129,7 +132,7 @@ def draw_levels(calibration: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_reliability(router: Router, rows: Sequence[RouterRow], path: Path) -> None:
-    """Observed against predicted failure before and after calibration; below, where the predictions lie."""
+    """Mean label against predicted one before and after calibration; below, where the predictions lie."""
     from matplotlib.figure import Figure
 
     x = feature_matrix([row.features for row in rows], router.features)
@@ -144,12 +147,12 @@ def draw_reliability(router: Router, rows: Sequence[RouterRow], path: Path) -> N
         top.plot(
             table["probability"], table["observed"], style, color=colour, label=f"{when} calibration, ECE {ece:.3f}"
         )
-    top.set_ylabel("share of failing actions")
+    top.set_ylabel(LABELS[router.label].observed)
     top.legend(frameon=False, fontsize=9)
     bottom.hist(router.probability(x), bins=np.linspace(0, 1, 21).tolist(), color="#0072B2")
     bottom.axvline(router.threshold, color="0.2", linestyle=":", label="threshold")
     bottom.legend(frameon=False, fontsize=9)
-    bottom.set_xlabel("predicted probability of failure")
+    bottom.set_xlabel(LABELS[router.label].meaning)
     bottom.set_ylabel("steps")
     bottom.set_xlim(-0.02, 1.02)
     figure.savefig(path, dpi=150)
@@ -157,10 +160,12 @@ def draw_reliability(router: Router, rows: Sequence[RouterRow], path: Path) -> N
 
 def preview(found: dict[str, Any], router: Router) -> str:
     """A page of Markdown: the numbers that decide whether to trust the router."""
-    held = router.calibration
+    held, said = router.calibration, LABELS[router.label]
     spearman = "–" if found["spearman_entropy"] is None else f"{found['spearman_entropy']:.2f}"
     lines = [
-        f"Validation: {found['n']} steps, {found['positive_share']:.0%} failing.",
+        f"Every AUC, ECE and Brier score here is against the label '{router.label}': {said.meaning}.",
+        "",
+        f"Validation: {found['n']} steps, {said.share(found['positive_share'])}.",
         "",
         "| | before calibration | after |",
         "| --- | ---: | ---: |",

@@ -1,8 +1,10 @@
-"""Ways to learn the probability that the small model fails, and which of them to use.
+"""Ways to learn a step's label from its features, and which of them to use.
 
 They are compared by cross-fitting over the templates of the router split: each is trained on four fifths of them and
 judged on the rest. The one with the least log loss is chosen, and its level and slope are fitted to the same
 predictions, so that validation templates have no part in it: they only certify, and test templates only report.
+
+Labels lie in [0, 1]; a soft label t is learnt as a 1 of weight t and a 0 of weight 1 − t.
 """
 
 from __future__ import annotations
@@ -17,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 from torch import nn
 
 from r2v_core.agent.features import feature_matrix
 from r2v_core.config.schema import AgentConfig, RouterConfig
 from r2v_core.digest import derive_seed
-from r2v_core.evaluation.calibration import brier_score, fit_level_and_slope, log_loss
+from r2v_core.evaluation.calibration import auc, brier_score, fit_level_and_slope, log_loss, two_classes
 from r2v_core.models.router import RouterNet, RouterRow, Scorer
 from r2v_core.training.lagrangian import FailureModel, fit_failure_model, make_rollouts
 from r2v_core.training.router import Epoch, deterministic, settle_batch_norm, train_net
@@ -76,9 +77,13 @@ def logistic(rows: Sequence[RouterRow], fitting: Fitting) -> list[RouterNet]:
 
     def fit(chosen: NDArray[np.intp], penalty: float) -> LogisticRegression:
         strength = penalty * len(chosen) / 1000
-        return LogisticRegression(C=strength, max_iter=1000).fit(scaled[chosen], y[chosen])
+        truth, weight = np.repeat([1, 0], len(chosen)), np.concatenate([y[chosen], 1 - y[chosen]])
+        some, both = weight > 0, np.concatenate([chosen, chosen])
+        return LogisticRegression(C=strength, max_iter=1000).fit(
+            scaled[both[some]], truth[some], sample_weight=weight[some]
+        )
 
-    folds = [(train, test) for train, test in _folds(rows) if len(set(y[train])) == 2]
+    folds = [(train, test) for train, test in _folds(rows) if two_classes(y[train])]
     losses = [
         sum(log_loss(fit(train, penalty).decision_function(scaled[test]), y[test]) * len(test) for train, test in folds)
         for penalty in PENALTIES
@@ -140,7 +145,7 @@ def cross_fitted(rows: Sequence[RouterRow], fit: Fit, fitting: Fitting) -> NDArr
     for train, test in _folds(rows) or [(np.arange(len(rows)), np.arange(len(rows)))]:
         share = (y[train].sum() + 1) / (len(train) + 2)
         found[test] = logit(share)
-        if len(set(y[train])) == 2:
+        if two_classes(y[train]):
             part = [rows[i] for i in train]
             with tempfile.TemporaryDirectory() as folder:
                 nets = fit(part, replace(fitting, directory=Path(folder), on_epoch=None))
@@ -184,7 +189,7 @@ def compare(rows: Sequence[RouterRow], fitting: Fitting, model: FailureModel) ->
                 name,
                 log_loss(scaled, y),
                 brier_score(expit(scaled), y),
-                float(roc_auc_score(y, scaled)),
+                auc(scaled, y),
                 frontier_area(expit(scaled), rollouts, model),
                 slope,
                 level,

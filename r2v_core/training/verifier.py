@@ -15,6 +15,7 @@ from transformers import Trainer, TrainingArguments
 from r2v_core.agent.continuations import ON_POLICY
 from r2v_core.config.schema import LoRAConfig, SLMConfig, VerifierConfig
 from r2v_core.errors import R2VError
+from r2v_core.evaluation.calibration import auc, brier_score, two_classes
 from r2v_core.models.verifier import HEADS, Packed, VerifierInfo, build, pack, write_info
 from r2v_core.runs.processes import is_main
 from r2v_core.training.adapters import ADAPTER, check_targets, lora_config, save_adapter
@@ -225,19 +226,9 @@ def _evaluate(
 def quality(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     """Brier score, and AUC where there are both classes, of scores [N] against labels [N] in [0, 1].
 
-    A label t counts as a success of weight t and a failure of weight 1 − t at the same score: the AUC is the
-    probability that a success drawn from all has a higher score than a failure (equal scores: half), the Brier score
-    the mean of t(1 − p)² + (1 − t)p².
+    Soft labels count as in :mod:`r2v_core.evaluation.calibration`.
     """
-    from sklearn.metrics import roc_auc_score
-
-    result = {"brier": float((labels * (1 - scores) ** 2 + (1 - labels) * scores**2).mean())}
-    if 0 < labels.mean() < 1:
-        truth = torch.cat([torch.ones_like(labels), torch.zeros_like(labels)])
-        weight = torch.cat([labels, 1 - labels])
-        some = weight > 0
-        scored = torch.cat([scores, scores])[some]
-        result["auc"] = float(
-            roc_auc_score(truth[some].numpy(), scored.numpy(), sample_weight=weight[some].double().numpy())
-        )
+    result = {"brier": brier_score(scores.double(), labels.double())}
+    if two_classes(labels):
+        result["auc"] = auc(scores, labels)
     return result

@@ -22,7 +22,8 @@ from r2v_core.engines.scripted import Line, Options, Scripted
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import Noise, make_noise
 from r2v_core.runs.reporting import Reporter
-from r2v_core.stages.policy_rollouts import with_continuations
+from r2v_core.stages.played_on import with_continuations
+from r2v_core.stages.policy_rollouts import REMEDY, starts_of
 from r2v_core.trajectory import Episode
 
 N = 4
@@ -163,8 +164,8 @@ def test_a_continuation_that_fails_ends_alone_and_one_that_can_not_repeat_says_s
     said: list[str] = []
     report = Reporter("policy_rollouts", sink=said.append)
     drifts = dict.fromkeys(range(1, 99), "drifts")
-    pairs = [(episode, Job("e", game.task))]
+    pairs = [(episode, starts_of(episode, Job("e", game.task), lambda *_: True))]
     with pytest.raises(R2VError, match=r"came out another way.*training\.verifier\.on_policy\.episodes=0"):
-        list(with_continuations(pairs, lambda *_: True, N, partial(game.play, says=winning, odd=drifts), report))
+        list(with_continuations(pairs, N, partial(game.play, says=winning, odd=drifts), report, REMEDY))
     assert "continuations ended in an error and are left out" in said[-1]
-    assert said[0].startswith("candidates in e and later episodes 1/")
+    assert said[0].startswith("actions tried in e and later episodes 1/")

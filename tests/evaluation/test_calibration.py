@@ -104,7 +104,13 @@ def test_an_order_is_never_turned_round_and_separable_data_have_a_minimum() -> N
 
 @pytest.mark.parametrize(
     ("p", "y", "what"),
-    [([], [], "got 0"), ([0.5], [0, 1], "got 1 and 2"), ([1.5], [1], "0, 1"), ([0.5], [0.3], "labels 0 or 1")],
+    [
+        ([], [], "got 0"),
+        ([0.5], [0, 1], "got 1 and 2"),
+        ([1.5], [1], "0, 1"),
+        ([0.5], [1.3], "labels in"),
+        ([0.5], [np.nan], "labels in"),
+    ],
 )
 def test_bad_input_is_refused(p: list[float], y: list[float], what: str) -> None:
     for function in (expected_calibration_error, brier_score, reliability_table):
