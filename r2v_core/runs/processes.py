@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from r2v_core.runs.jsonl import JsonlStore
 
 T = TypeVar("T", bound=BaseModel)
+Made = TypeVar("Made")
 PATIENCE = timedelta(days=7)
 """How long a process that has finished its part waits for the others."""
 
@@ -60,14 +61,14 @@ def wait_for_all() -> None:
     dist.barrier()
 
 
-def from_main(make: Callable[[], T]) -> T:
-    """What ``make`` returns in the main process, in every process."""
+def from_main(make: Callable[[], Made]) -> Made:
+    """What ``make`` returns in the main process, in every process; it travels pickled."""
     if count() == 1:
         return make()
     import torch.distributed as dist
 
     wait_for_all()
-    shared = [make() if is_main() else None]
+    shared: list[Made | None] = [make() if is_main() else None]
     dist.broadcast_object_list(shared, src=0)
     assert shared[0] is not None
     return shared[0]

@@ -17,6 +17,9 @@ from r2v_core.stages.task_suite import read_tasks
 from r2v_core.training.router_threshold import Played
 
 FILE = "validation_episodes.jsonl"
+CHUNK_ROUNDS = 2
+"""Jobs of a chunk, in units of the episodes played side by side: a rule at one threshold plays few, and several
+processes are to share them."""
 
 
 def validation_tasks(ctx: StageContext) -> list[Task]:
@@ -48,7 +51,9 @@ def player(ctx: StageContext, router: Router) -> Callable[[str, float], Played]:
         rules = make_rules([method], ctx.config.agent, ctx.seed, router)
         failed: dict[str, list[bool]] = {template: [] for template in templates}
         template_of = {task.task_id: template for template, tasks in by_template.items() for task in tasks}
-        episodes = record_episodes(ctx, jobs, routed_player(ctx, rules), file=FILE)
+        episodes = record_episodes(
+            ctx, jobs, routed_player(ctx, rules), file=FILE, last=False, chunk=CHUNK_ROUNDS * ctx.config.agent.parallel
+        )
         for episode in episodes:
             failed[template_of[episode.task_id]].append(not episode.success)
         steps = [step for episode in episodes for step in episode.steps]

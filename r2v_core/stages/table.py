@@ -182,6 +182,7 @@ _BUILT_IN = (
         ),
         sections=(*_ROLLOUT, "training.router"),
         version="11",
+        shared=True,
     ),
     *(
         Stage(

@@ -32,6 +32,7 @@ from r2v_core.errors import R2VError
 from r2v_core.evaluation.certificates import Guarantee
 from r2v_core.models.labels import BENEFIT, LABELS
 from r2v_core.models.router import SETTINGS_NAME, WEIGHTS_NAME, Router, RouterRow, label_name
+from r2v_core.runs import processes
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.spec import StageContext, StageResult
@@ -219,7 +220,10 @@ def certificate(guarantee: Guarantee, choice: Choice) -> dict[str, Any]:
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Train (resumable), calibrate (resumable by episode), diagnose, draw."""
+    """Train (resumable), calibrate (resumable by episode), diagnose, draw.
+
+    Of several processes the main one trains, all of them play thresholds, and each draws the same conclusions.
+    """
     config = ctx.config.training.router
     router_rows, validation_rows = read_rows(ctx)
     played = config.calibrate == "played" and config.teacher_share is None
@@ -228,10 +232,11 @@ def run(ctx: StageContext) -> StageResult:
     if played and (why := shortfall(config, ctx.spec.provider, templates)):
         ctx.report.log(f"warning: {why}")
     model = fit_failure_model(router_rows)
-    router = _train(ctx, router_rows, model)
-    curves = read_log(ctx.run_dir)
+    router = processes.from_main(lambda: _train(ctx, router_rows, model))
     play = player(ctx, router) if played else None
     cut = calibrate(router, router_rows, validation_rows, model, config, guarantee, play)
+    processes.exit_workers()
+    curves = read_log(ctx.run_dir)
     ctx.report.log(router.calibration["statement"])
     router.save(ctx.run_dir)
     found = diagnose(router, validation_rows, ctx.seed)

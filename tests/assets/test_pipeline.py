@@ -278,6 +278,7 @@ def test_failure_is_the_stages_own_error(whole: tuple[Project, str]) -> None:
         ("collect", [], False),
         ("candidates", ["candidates.batch_size=6"], False),
         ("router_features", ["perturbations.seeds.router=3", "perturbations.seeds.validation=3"], False),
+        ("train_router", [], False),
         ("evaluate_noisy", [], True),
     ],
 )
