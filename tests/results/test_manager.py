@@ -19,6 +19,7 @@ from r2v_core.evaluation.frame import frames
 from r2v_core.results import ResultsManager
 from r2v_core.results.bundles import Analysis, bundle_frames, make_bundles, read_bundle, write_bundle
 from r2v_core.results.comparisons import ABLATION_COLUMNS, comparisons
+from r2v_core.results.packed import pack, unpack
 from r2v_core.trajectory import Episode
 
 ANALYSIS = Analysis(cvar_alpha=0.3, bootstrap=200, confidence=0.95)
@@ -172,6 +173,36 @@ def test_stored_bundles_alone_give_the_same_tables(manager: ResultsManager, epis
     first = manager.generate_main_table_csv().read_bytes()
     assert ResultsManager(manager.folder).generate_main_table_csv().read_bytes() == first
     assert (manager.folder / "r2v_noisy_seed1.json").exists()
+
+
+def test_packed_seeds_give_the_tables_of_their_bundles(make_episodes: Make, tmp_path: Path) -> None:
+    """Two seeds from two places, with a swept threshold each, in one file a seed."""
+    played = make_episodes(seeds=(1, 2), tasks=5, zs=3)
+    swept = [
+        episode.model_copy(
+            update={"episode_id": f"s{i}", "metadata": {**episode.metadata, "method": f"r2v@{share}"}}
+        )
+        for share in (0.2, 0.6)
+        for i, episode in enumerate(one for one in played if one.metadata["method"] == "r2v")
+    ]  # fmt: skip
+    whole = store(played + swept, tmp_path / "whole")
+    packed = [
+        pack([one for one in whole.bundles if one.seed == seed], tmp_path / f"seed{seed}.jsonl.xz") for seed in (1, 2)
+    ]
+    before = [path.read_bytes() for path in packed]
+    for path in packed:
+        unpack(path, tmp_path / "again")
+    again = ResultsManager(tmp_path / "again")
+    again.folder = tmp_path / "again"
+    for mine, its in zip(again.generate_all(), whole.generate_all(), strict=True):
+        assert mine.read_bytes() == its.read_bytes(), mine.name
+    assert [pack([one for one in again.bundles if one.seed == seed], path).read_bytes()
+            for seed, path in zip((1, 2), packed, strict=True)] == before  # fmt: skip
+    packed[0].write_bytes(before[0][:-20])
+    with pytest.raises(R2VError, match=r"seed1.jsonl.xz: no packed run bundles"):
+        unpack(packed[0], tmp_path / "broken")
+    with pytest.raises(R2VError, match=r"bundles.json: packed bundles are called"):
+        pack(again.bundles, tmp_path / "bundles.json")
 
 
 def test_summary_explains_itself(manager: ResultsManager) -> None:

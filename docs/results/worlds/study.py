@@ -1,0 +1,46 @@
+"""The study of this folder: ``python docs/results/worlds/study.py SEED …`` from the project's root.
+
+Makes every asset of ``textworld:expert@worlds|SEED`` that is not up to date (killed, it goes on where it stopped), keeps
+the seed's outcomes here as ``seed<SEED>.jsonl.xz``, and makes tables and figures from all seeds that are here, wherever
+they were evaluated. Without a seed it only makes tables and figures.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from r2v_core.results import ResultsManager
+from r2v_core.results.figures import save_figures
+from r2v_core.results.packed import SUFFIX, pack, unpack
+
+EXPERIMENT, RESULTS = "textworld:expert@worlds", "results/textworld_worlds"
+FOLDER = Path(__file__).parent
+KEPT = ("main_table.csv", "comparisons.csv", "frontier.csv", "frontier_areas.csv", "ablations.csv", "llm_summary.json")
+
+
+def make(seed: int) -> None:
+    """Run a seed to its report and keep its outcomes."""
+    subprocess.run(["r2v", "demo", "--partition", f"{EXPERIMENT}|{seed}"], check=True)
+    bundles = [one for one in ResultsManager(RESULTS).bundles if one.seed == seed]
+    print(f"kept in {pack(bundles, FOLDER / f'seed{seed}{SUFFIX}')}")
+
+
+def tables() -> None:
+    """Tables and figures over all seeds kept here."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in sorted(FOLDER.glob(f"seed*{SUFFIX}")):
+            unpack(path, Path(folder) / "structured_results")
+        manager = ResultsManager(folder)
+        for made in [*manager.generate_all(), *save_figures(manager, Path(folder)).values()]:
+            if made.suffix == ".png" or made.name in KEPT:
+                shutil.copyfile(made, FOLDER / made.name)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        make(int(name))
+    tables()
