@@ -75,7 +75,7 @@ class Game:
         says: Options,
         noise: Noise | None = None,
         odd: dict[int, str] | None = None,
-        history: int = 6,
+        history: int = 4,
     ) -> list[Episode]:
         """Play jobs by a script; ``odd``: what is wrong with the n-th environment from now on."""
         began = self.opened
@@ -151,7 +151,7 @@ def test_continuations_repeat_the_episode_exactly_and_then_go_their_own_ways(gam
 
 
 def test_pairs_meet_the_same_draws_where_they_meet_the_same_state(game: Game) -> None:
-    """To the game 'look' and 'LOOK' are one; and without a history, to the small model, too."""
+    """To the game 'examine me' and 'EXAMINE ME' are one; and without a history, to the small model, too."""
     (episode,) = game.play([Job("e", game.task)], DITHER)
 
     def tails(paired: bool) -> list[list[tuple[str, ...]]]:
@@ -161,7 +161,7 @@ def test_pairs_meet_the_same_draws_where_they_meet_the_same_state(game: Game) ->
             found.extend(game.play(jobs, DITHER, history=0))
             return found
 
-        starts = [Start(episode, 2, action, game.task, paired) for action in ("look", "LOOK")]
+        starts = [Start(episode, 2, action, game.task, paired) for action in ("examine me", "EXAMINE ME")]
         list(play_on(starts, N, played))
         return [sorted(tuple(one.actions[3:]) for one in found if one.actions[2] == s.action) for s in starts]
 
@@ -185,8 +185,11 @@ def looker(game: Game) -> Teacher:
 
 
 def routed(game: Game, agent: RoutedAgent, method: str = "random_router") -> Episode:
+    def open_environment(task: Task) -> Any:
+        return game.benchmark.open(task, game.cache)
+
     (episode,) = play(
-        [Job("e", game.task, method=method)], agent, open_environment=lambda task: game.benchmark.open(task, game.cache),
+        [Job("e", game.task, method=method)], agent, open_environment=open_environment,
         noise=Noise.none(), parallel=1, benchmark="textworld", seed=1, metadata={},
     )  # fmt: skip
     return episode
