@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from scipy.stats import binom
 
 from r2v_core.agent.continuations import CONTINUATIONS, Start, continuations
 from r2v_core.agent.features import FEATURES, vain_calls
+from r2v_core.agent.live import Job
 from r2v_core.benchmarks.base import Task
 from r2v_core.config.schema import AgentConfig, RouterConfig
 from r2v_core.errors import R2VError
@@ -27,6 +30,7 @@ from r2v_core.evaluation.calibration import (
     reliability_table,
 )
 from r2v_core.models.router import Router, RouterNet, RouterRow, Scorer, label_name
+from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.stages.benefit import Benefit, benefit_at, starts_of
 from r2v_core.stages.router_features import by_benefit, rows_of
 from r2v_core.stages.train_router import check_rows
@@ -116,6 +120,27 @@ def test_every_number_of_a_router_names_its_label(make_rows: MakeRows) -> None:
         label_name([*make_rows(2), *benefit_rows(make_rows(2))])
 
 
+def test_a_router_keeps_its_label_and_one_of_version_2_learnt_progress(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        net = RouterNet(1, [], 0.0)
+    Router({"logistic": Scorer([net])}, ["step"], "logistic", label="benefit").save(tmp_path)
+    assert Router.load(tmp_path).label == "benefit"
+    settings = json.loads((tmp_path / "router.json").read_text())
+    assert settings.pop("version") == 3 and settings.pop("label") == "benefit"
+    (tmp_path / "router.json").write_text(json.dumps({**settings, "version": 2}))
+    assert Router.load(tmp_path).label == "progress"
+
+
+def test_rows_of_before_are_read(tmp_path: Path, make_rows: MakeRows) -> None:
+    rows = make_rows(2)[:2]
+    old = [
+        {**row.model_dump(exclude={"with_teacher", "alone"}), "label": bool(row.label), "schema_version": 1}
+        for row in rows
+    ]
+    (tmp_path / "features.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    assert list(JsonlStore(tmp_path / "features.jsonl", RouterRow)) == rows
+
+
 def test_benefits_that_are_all_alike_are_refused(make_rows: MakeRows) -> None:
     rows = [row.model_copy(update={"label": 0.0}) for row in benefit_rows(make_rows(2))]
     with pytest.raises(
@@ -164,10 +189,6 @@ def drawn(episode_id: str, index: int) -> bool:
 
 
 def test_labels_are_differences_and_equal_actions_need_no_playing() -> None:
-    from functools import partial
-
-    from r2v_core.agent.live import Job
-
     starts = starts_of(EPISODE, Job("e", TASK), drawn)
     assert [(start.step, start.action) for start in starts] == [(1, "go"), (1, "look"), (2, "go"), (2, "look")]
     rows = rows_of(EPISODE, partial(by_benefit, drawn))
