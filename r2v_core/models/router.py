@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ from r2v_core.trajectory import Record, version_field
 WEIGHTS_NAME = "router.safetensors"
 SETTINGS_NAME = "router.json"
 VERSION = 3
+
+
+Tally = Annotated[list[int], Field(min_length=2, max_length=2)]
+"""Won and played."""
 
 
 class RouterRow(Record):
@@ -47,10 +51,10 @@ class RouterRow(Record):
         "share of episodes won from here, at least 0",
     )
     label_source: Literal["progress", "outcome", "benefit"]
-    with_teacher: tuple[int, int] | None = Field(
+    with_teacher: Tally | None = Field(
         default=None, description="continuations won and played after the teacher's action; None: no benefit was played"
     )
-    alone: tuple[int, int] | None = Field(default=None, description="the same after the SLM's chosen action")
+    alone: Tally | None = Field(default=None, description="the same after the SLM's chosen action")
     actor: Literal["slm", "teacher"] = Field(description="who really played the step")
     failed: bool | None = Field(
         default=None,

@@ -36,9 +36,9 @@ REMEDY = "the router has to learn from progress: router_features.label=progress"
 class Benefit:
     """What both kinds of continuation came to at one step; None each where both actions are the same."""
 
-    with_teacher: tuple[int, int] | None = None
+    with_teacher: list[int] | None = None
     """Won and played after the teacher's action."""
-    alone: tuple[int, int] | None = None
+    alone: list[int] | None = None
     """Won and played after the small model's."""
 
     @property
@@ -85,8 +85,7 @@ def benefit_at(episode: Episode, step: Step) -> Benefit | None:
     found = episode.metadata.get(CONTINUATIONS, {}).get(str(step.index), {})
     if not all(action in found for action in pair):
         return None
-    (won, played), (won_alone, played_alone) = (found[action] for action in pair)
-    return Benefit((won, played), (won_alone, played_alone))
+    return Benefit(*(found[action] for action in pair))
 
 
 def player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Sequence[Job], Scope], Iterator[Episode]]:

@@ -98,8 +98,22 @@ def _policy_rollouts(config: Config, tasks: Tasks) -> Work:
 
 def _router_features(config: Config, tasks: Tasks) -> Work:
     seeds = config.perturbations.seeds
+    settings, longest = config.router_features, config.benchmark.max_steps
     rollouts = tasks["router"] * seeds.router + tasks["validation"] * seeds.validation
-    return _played(config, {"random_router": rollouts * config.router_features.episodes_per_task})
+    logged = _played(config, {"random_router": rollouts * settings.episodes_per_task})
+    if settings.label == "progress":
+        return logged
+    tried = math.ceil(logged.steps * settings.benefit.state_share)
+    continued = 2 * tried * settings.benefit.continuations
+    sampled = _sampled(config, continued * longest)
+    return Work(
+        episodes=logged.episodes + continued,
+        steps=logged.steps + continued * longest,
+        states=logged.states + continued * longest,
+        new_tokens=logged.new_tokens + sampled.new_tokens,
+        teacher_calls=logged.teacher_calls + tried,
+        judge_calls=logged.judge_calls + sampled.judge_calls,
+    )
 
 
 def _train_router(config: Config, tasks: Tasks) -> Work:

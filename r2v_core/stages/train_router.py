@@ -75,6 +75,7 @@ def read_rows(ctx: StageContext) -> tuple[list[RouterRow], list[RouterRow]]:
     rows = list(store)
     if store.problems:
         raise R2VError(f"{store.problems[0]}; materialise 'router_features' again")
+    label_name(rows)  # one, or an error
     parts = {split: [row for row in rows if row.split == split] for split in ("router", "validation")}
     for split, part in parts.items():
         check_rows(split, part)

@@ -15,18 +15,25 @@ from r2v_core.agent.continuations import SmallModel, Start, Tally, play_on
 from r2v_core.agent.live import Job
 from r2v_core.agent.loop import play
 from r2v_core.agent.proposer import Proposer
+from r2v_core.agent.routed import RoutedAgent
+from r2v_core.agent.rules.lottery import at_random
+from r2v_core.agent.rules.table import make_rules
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Outcome, Task
-from r2v_core.config.schema import AgentConfig, CandidatesConfig, PerturbationsConfig, SLMConfig
+from r2v_core.config.schema import AgentConfig, CandidatesConfig, PerturbationsConfig, SLMConfig, TeacherLimitsConfig
 from r2v_core.engines.scripted import Line, Options, Scripted
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import Noise, make_noise
 from r2v_core.runs.reporting import Reporter
 from r2v_core.stages.played_on import with_continuations
 from r2v_core.stages.policy_rollouts import REMEDY, starts_of
+from r2v_core.teachers import make_teacher
+from r2v_core.teachers.base import Teacher
+from r2v_core.teachers.context import TeacherContext
 from r2v_core.trajectory import Episode
 
 N = 4
+ROOT = Path(__file__).parents[2]
 DITHER = Options(otherwise=["look", "inventory", "go east", "go west", "go north", "go south"])
 
 
@@ -63,7 +70,12 @@ class Game:
     opened: int = 0
 
     def play(
-        self, jobs: Sequence[Job], says: Options, noise: Noise | None = None, odd: dict[int, str] | None = None
+        self,
+        jobs: Sequence[Job],
+        says: Options,
+        noise: Noise | None = None,
+        odd: dict[int, str] | None = None,
+        history: int = 4,
     ) -> list[Episode]:
         """Play jobs by a script; ``odd``: what is wrong with the n-th environment from now on."""
         began = self.opened
@@ -75,7 +87,8 @@ class Game:
             return Odd(environment, how, self.opened) if how else environment
 
         proposer = Proposer(Scripted(says), None, CandidatesConfig(k=2), seed=1)
-        driver = SmallModel(proposer, AgentConfig(), SLMConfig(max_prompt_tokens=4000), "Play.", lambda *_: True)
+        slm = SLMConfig(max_prompt_tokens=4000, history_steps=history)
+        driver = SmallModel(proposer, AgentConfig(), slm, "Play.", lambda *_: True)
         return list(
             play(jobs, driver, open_environment=open_environment, noise=noise or Noise.none(), parallel=3,
                  benchmark="textworld", seed=1, metadata={})
@@ -135,6 +148,82 @@ def test_continuations_repeat_the_episode_exactly_and_then_go_their_own_ways(gam
         assert other.steps[at].observation == episode.steps[at].observation
         assert other.steps[at].action == "examine me" and len(other.steps) == 7
     assert len({other.steps[-1].action for other in again}) > 1, "each draws for itself"
+
+
+def test_pairs_meet_the_same_draws_where_they_meet_the_same_state(game: Game) -> None:
+    """To the game 'examine me' and 'EXAMINE ME' are one; and without a history, to the small model, too."""
+    (episode,) = game.play([Job("e", game.task)], DITHER)
+
+    def tails(paired: bool) -> list[list[tuple[str, ...]]]:
+        found: list[Episode] = []
+
+        def played(jobs: Sequence[Job]) -> list[Episode]:
+            found.extend(game.play(jobs, DITHER, history=0))
+            return found
+
+        starts = [Start(episode, 2, action, game.task, paired) for action in ("examine me", "EXAMINE ME")]
+        list(play_on(starts, N, played))
+        return [sorted(tuple(one.actions[3:]) for one in found if one.actions[2] == s.action) for s in starts]
+
+    one, other = tails(paired=True)
+    assert one == other and len(set(one)) > 1
+    one, other = tails(paired=False)
+    assert one != other
+
+
+def router_that_always_asks(teacher: Teacher, game: Game, agent: AgentConfig, **more: Any) -> RoutedAgent:
+    proposer = Proposer(Scripted(Options(otherwise=["inventory"])), None, CandidatesConfig(k=2), seed=1)
+    rules = make_rules(["llm_only"], agent, 1, None) | {"random_router": at_random(1.0, 1)}
+    return RoutedAgent(proposer, teacher, rules, agent, SLMConfig(max_prompt_tokens=4000), "Play.", **more)
+
+
+@pytest.fixture(scope="module")
+def looker(game: Game) -> Teacher:
+    """A teacher that always looks."""
+    options = {"engine": "scripted", "engine_options": {"otherwise": ["look"]}}
+    return make_teacher("smollm2", options, TeacherLimitsConfig(), TeacherContext(ROOT, game.cache, game.cache))
+
+
+def routed(game: Game, agent: RoutedAgent, method: str = "random_router") -> Episode:
+    def open_environment(task: Task) -> Any:
+        return game.benchmark.open(task, game.cache)
+
+    (episode,) = play(
+        [Job("e", game.task, method=method)], agent, open_environment=open_environment,
+        noise=Noise.none(), parallel=1, benchmark="textworld", seed=1, metadata={},
+    )  # fmt: skip
+    return episode
+
+
+def test_a_teacher_that_changed_nothing_twice_is_not_paid_again(game: Game, looker: Teacher) -> None:
+    episode = routed(game, router_that_always_asks(looker, game, AgentConfig()))
+    assert [step.actor for step in episode.steps] == ["teacher"] * 2 + ["slm"] * 5
+    decisions = [step.decision for step in episode.steps if step.decision is not None]
+    assert [decision.blocked for decision in decisions] == [None] * 2 + ["vain"] * 5
+    assert [decision.features["vain_calls"] for decision in decisions] == [0, 1, 2, 2, 2, 2, 2]
+    assert episode.cost == 2 * 51 + 5
+    unlimited = router_that_always_asks(looker, game, AgentConfig(max_vain_calls=0))
+    for whole in (
+        routed(game, unlimited),
+        routed(game, router_that_always_asks(looker, game, AgentConfig()), "llm_only"),
+    ):
+        assert {step.actor for step in whole.steps} == {"teacher"}, "without a limit, and without candidates"
+
+
+def test_what_the_teacher_would_do_is_overheard_only_where_it_could_be_asked(game: Game, looker: Teacher) -> None:
+    def from_the_second_on(episode_id: str, step: int) -> bool:
+        return step >= 1
+
+    agent = router_that_always_asks(looker, game, AgentConfig(max_teacher_calls=2), overheard=from_the_second_on)
+    agent.rules = {"random_router": at_random(0.0, 1)}
+    episode = routed(game, agent)
+    assert [step.expert_action for step in episode.steps] == [None] + ["look"] * 6
+    assert {step.actor for step in episode.steps} == {"slm"} and episode.cost == 7
+    assert episode.steps[1].tokens_in > episode.steps[0].tokens_in, "what it reads is counted"
+    agent.rules = {"random_router": at_random(1.0, 1)}
+    spent = routed(game, agent)
+    assert [step.actor for step in spent.steps][:3] == ["teacher", "teacher", "slm"]
+    assert {step.expert_action for step in spent.steps} == {None}, "nobody could have paid for it"
 
 
 def test_shares_are_those_of_the_policy_that_plays_on(game: Game, winning: Options) -> None:

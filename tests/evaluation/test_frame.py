@@ -109,6 +109,14 @@ def test_labels_are_of_the_chosen_candidate() -> None:
     assert math.isnan(step_label(step()))
 
 
+def test_a_probability_of_something_else_is_not_judged_by_progress() -> None:
+    told = {
+        label: frames([episode([step(decision=decision(False))], label=label)]) for label in ("progress", "benefit")
+    }
+    assert told["progress"].steps["label"].tolist() == [1.0] and told["benefit"].steps["label"].isna().all()
+    assert told["benefit"].steps["probability"].tolist() == [0.3]
+
+
 @pytest.mark.parametrize("missing", ["method", "condition", "replicate"])
 def test_missing_metadata_names_episode_and_key(missing: str) -> None:
     broken = episode([step()], z=None, replicate=0)

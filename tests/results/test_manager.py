@@ -27,7 +27,7 @@ ANALYSIS = Analysis(cvar_alpha=0.3, bootstrap=200, confidence=0.95)
 Make = Callable[..., list[Episode]]
 
 
-def store(episodes: list[Episode], results: Path) -> ResultsManager:
+def store(episodes: list[Episode], results: Path, **setting: str) -> ResultsManager:
     tables = frames(episodes)
     sources = {
         (str(c), int(s)): (f"run_{c}_{s}", "d")
@@ -35,7 +35,8 @@ def store(episodes: list[Episode], results: Path) -> ResultsManager:
     }
     folder = results / "structured_results"
     folder.mkdir(parents=True)
-    for bundle in make_bundles(tables, sources, {"experiment": "test", "partition": "textworld:expert"}, ANALYSIS):
+    setting = {"experiment": "test", "partition": "textworld:expert", **setting}
+    for bundle in make_bundles(tables, sources, setting, ANALYSIS):
         write_bundle(bundle, folder)
     return ResultsManager(results)
 
@@ -245,6 +246,24 @@ def test_one_seed_clean_only(make_episodes: Make, tmp_path: Path) -> None:
     assert "given this training seed" in summary["setting"]["statistics"]["intervals"]
     assert any("nothing is said about robustness" in caveat for caveat in caveats)
     assert any("nothing is compared" in caveat for caveat in caveats)
+
+
+def test_a_router_that_learnt_something_else_has_no_ece_here_and_the_caveats_say_why(
+    make_episodes: Make, tmp_path: Path
+) -> None:
+    episodes = [
+        episode.model_copy(update={"metadata": {**episode.metadata, "label": "benefit"}})
+        if episode.metadata["method"] == "r2v"
+        else episode
+        for episode in make_episodes(conditions=("noisy",), tasks=3, zs=3, methods=("r2v", "verifier_router"))
+    ]
+    manager = store(episodes, tmp_path, router_label="benefit")
+    table = manager.main_table.set_index("method")[["ece", "brier"]]
+    assert table.loc["r2v"].isna().all() and table.loc["verifier_router"].notna().all()
+    caveats = json.loads(manager.generate_llm_summary().read_text())["caveats"]
+    assert [
+        caveat.startswith("The router's probability is the expected benefit of a call.") for caveat in caveats
+    ].count(True) == 1
 
 
 def test_methods_are_compared_on_shared_episodes_only(make_episodes: Make, tmp_path: Path) -> None:

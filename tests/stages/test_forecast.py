@@ -117,6 +117,22 @@ def test_the_small_models_own_states_count_where_they_are_wanted() -> None:
     assert work_of("policy_rollouts", config(), TASKS) == Work()
 
 
+def test_measuring_the_benefit_of_calls_counts_both_kinds_of_continuation() -> None:
+    settings = config(
+        router_features={"label": "benefit", "benefit": {"state_share": 0.25, "continuations": 4}}, candidates={"k": 2}
+    )
+    plain = work_of("router_features", config(candidates={"k": 2}), TASKS)
+    tried = -(-plain.steps // 4)
+    episodes = plain.episodes + 2 * tried * 4
+    assert work_of("router_features", settings, TASKS) == Work(
+        episodes=episodes,
+        steps=episodes * 10,
+        states=episodes * 10,
+        new_tokens=episodes * 10 * 2 * 16,
+        teacher_calls=plain.teacher_calls + tried,
+    )
+
+
 def test_calibration_plays_every_level_of_every_calibrated_rule_or_nothing() -> None:
     router = {"baselines": ["entropy_router"]}
     played = work_of("train_router", config(training={"router": router}), TASKS)
