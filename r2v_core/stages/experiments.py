@@ -125,18 +125,19 @@ def _check_training(partition: Partition, loaded: LoadedConfig, project: Path) -
     """Refuse a teacher that nobody would train, and tasks for training one where the partition's is another."""
     key, name = "benchmark.splits.teacher", partition.teacher
     tasks = loaded.config.benchmark.splits.get("teacher", 0)
+    where = loaded.sources.get(key, loaded.path)
     trained = find_teacher(name, project).provider == "trained"
     if trained and not tasks:
         raise R2VError(
-            f"{key} is 0 in {loaded.path}, but teacher '{name}' is trained on tasks of that split; set it, e.g. "
-            f"{key}=64, or choose another --config (configs/textworld/taught.yaml)"
+            f"{key} is 0 ({where}), but teacher '{name}' is trained on tasks of that split; set it, e.g. {key}=64, or "
+            "choose a config that does, such as configs/textworld/taught.yaml"
         )
     if tasks and not trained:
         known = known_teachers(project / FILE)
         others = ", ".join(other for other, entry in known.items() if entry.provider == "trained")
         raise R2VError(
-            f"{key} is {tasks} in {loaded.path}, but teacher '{name}' is not trained here; set it to 0, or choose a "
-            f"partition whose teacher is ({others})"
+            f"{key} is {tasks} ({where}), but teacher '{name}' is not trained here; set it to 0, or choose a partition "
+            f"whose teacher is ({others})"
         )
 
 
