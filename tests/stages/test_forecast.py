@@ -115,6 +115,13 @@ def test_the_small_models_own_states_count_where_they_are_wanted() -> None:
     assert work_of("policy_rollouts", config(), TASKS) == Work()
 
 
+def test_a_teacher_that_is_trained_here_counts_where_there_are_tasks_for_it() -> None:
+    settings = config(training={"teacher": {"max_steps": 7}}, collection={"episodes_per_task": 1})
+    played = work_of("train_teacher", settings, TASKS | {"teacher": 5})
+    assert played == Work(episodes=5 * 2, steps=5 * 2 * 10, updates=7)
+    assert work_of("train_teacher", settings, TASKS) == Work()
+
+
 def test_calibration_plays_every_level_of_every_calibrated_rule_or_nothing() -> None:
     router = {"baselines": ["entropy_router"]}
     played = work_of("train_router", config(training={"router": router}), TASKS)
