@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Split = Literal["train", "router", "validation", "test", "teacher"]
-SPLIT_SIZES: dict[Split, int] = {"train": 24, "router": 8, "validation": 8, "test": 8}
+SPLIT_SIZES: dict[Split, int] = {"train": 24, "router": 8, "validation": 8, "test": 8, "teacher": 0}
 
 
 class Section(BaseModel):
@@ -23,9 +23,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
-def _without_none(splits: Any) -> Any:
-    """Splits without ``teacher: 0``: saying it changes no fingerprint."""
-    return {k: v for k, v in splits.items() if (k, v) != ("teacher", 0)} if isinstance(splits, dict) else splits
+def _only_teacher_empty(splits: dict[Split, int]) -> dict[Split, int]:
+    """Refuse a split without tasks, but for that of a teacher that is trained here."""
+    if empty := [split for split, count in splits.items() if not count and split != "teacher"]:
+        raise ValueError(f"{empty[0]} is 0; every split but teacher needs 1 template or more")
+    return splits
 
 
 class PathsConfig(Section):
@@ -42,9 +44,9 @@ class BenchmarkConfig(Section):
 
     name: str = Field("textworld", description="name of a benchmark (r2v benchmarks lists them)")
     max_steps: Positive = Field(20, description="environment steps after which an episode ends")
-    splits: Annotated[dict[Split, Positive], BeforeValidator(_without_none)] = Field(
+    splits: Annotated[dict[Split, Count], AfterValidator(_only_teacher_empty)] = Field(
         default_factory=SPLIT_SIZES.copy,
-        description="number of task templates per split; teacher, where a teacher is trained here: may be 0",
+        description="number of task templates per split; teacher: for a teacher that is trained here, else 0",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="benchmark-specific, checked by the benchmark")
 

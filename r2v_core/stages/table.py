@@ -278,7 +278,7 @@ BY_ASSET = {stage.asset: stage for stage in (STAGES | ABLATIONS).values()}
 
 
 def is_on(stage: Stage, config: Config) -> bool:
-    """Whether a stage has anything to do under a configuration; a split that is not asked for counts as 0."""
+    """Whether a stage has anything to do under a configuration; 0 is what a snapshot says without the key."""
     table, _, key = stage.switch.rpartition(".")
     return not stage.switch or bool(section(config, table).get(key))
 
