@@ -145,11 +145,12 @@ class Work:
     def make_task_suite(self) -> None:
         """Make the partition's task suite in place, if neither Dagster nor the disk has one."""
         stage = STAGES[MADE_ON_DEMAND]
+        sections = all_sections(stage, self.loaded.config)
         key, paths = self.partition.key, self.loaded.config.paths
         runs = find_runs(root(), paths, stage, self.partition.experiment, self.partition.seed)
         if (known := materialised_run(self.context.instance, stage.asset, key)) is not None:
             runs.append(UpstreamRun(known, read_manifest(known)))
-        if any(disagreement(all_sections(stage), self.loaded, run.manifest) is None for run in runs):
+        if any(disagreement(sections, self.loaded, run.manifest) is None for run in runs):
             return
         self.context.log.info(f"{key} has no {stage.asset} yet; making it first")
         manifest, run_dir = self.run(stage)

@@ -12,10 +12,11 @@ from r2v_core.benchmarks.actions import ActionForm
 from r2v_core.errors import R2VError
 from r2v_core.trajectory import Observation, Record, version_field
 
-Split = Literal["train", "router", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "router", "validation", "test")
+Split = Literal["train", "router", "validation", "test", "teacher"]
+SPLITS: tuple[Split, ...] = ("train", "router", "validation", "test", "teacher")
 """train: policy and verifier; router: the router's features (templates no model was trained on);
-validation: temperature and threshold; test: reported numbers."""
+validation: temperature and threshold; test: reported numbers; teacher: a teacher that is trained here. Its tasks are
+drawn last, so that those of the others are the same with and without it."""
 
 
 class Task(Record):

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
-Split = Literal["train", "router", "validation", "test"]
-SPLIT_SIZES: dict[Split, int] = {"train": 24, "router": 8, "validation": 8, "test": 8}
+Split = Literal["train", "router", "validation", "test", "teacher"]
+SPLIT_SIZES: dict[Split, int] = {"train": 24, "router": 8, "validation": 8, "test": 8, "teacher": 0}
 
 
 class Section(BaseModel):
     """A section refuses keys that it does not know."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+def _only_teacher_empty(splits: dict[Split, int]) -> dict[Split, int]:
+    """Refuse a split without tasks, but for that of a teacher that is trained here."""
+    if empty := [split for split, count in splits.items() if not count and split != "teacher"]:
+        raise ValueError(f"{empty[0]} is 0; every split but teacher needs 1 template or more")
+    return splits
 
 
 class PathsConfig(Section):
@@ -37,9 +44,9 @@ class BenchmarkConfig(Section):
 
     name: str = Field("textworld", description="name of a benchmark (r2v benchmarks lists them)")
     max_steps: Positive = Field(20, description="environment steps after which an episode ends")
-    splits: dict[Split, Positive] = Field(
+    splits: Annotated[dict[Split, Count], AfterValidator(_only_teacher_empty)] = Field(
         default_factory=SPLIT_SIZES.copy,
-        description="number of task templates per split",
+        description="number of task templates per split; teacher: for a teacher that is trained here, else 0",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="benchmark-specific, checked by the benchmark")
 
@@ -262,6 +269,15 @@ class BCConfig(OptimConfig):
     max_examples: Count = Field(0, description="largest number of training examples; 0: all")
 
 
+class TeacherTrainingConfig(BCConfig):
+    """A teacher that is trained here (stage train_teacher), on the tasks of benchmark.splits.teacher."""
+
+    max_steps: Positive = Field(300, description="optimiser steps")
+    learning_rate: float = Field(5e-4, gt=0, description="peak, after linear warm-up, cosine to zero")
+    save_steps: Positive = Field(50, description="optimiser steps between checkpoints")
+    worlds: Positive = Field(2, description="perturbed copies of each episode, in worlds that serve nothing else")
+
+
 class OnPolicyConfig(Section):
     """What the verifier learns of the small model's own candidates in its own states (stage policy_rollouts)."""
 
@@ -345,6 +361,7 @@ class TrainingConfig(Section):
     """Everything that is trained."""
 
     lora: LoRAConfig = Field(default_factory=LoRAConfig)
+    teacher: TeacherTrainingConfig = Field(default_factory=TeacherTrainingConfig)
     bc: BCConfig = Field(default_factory=BCConfig)
     verifier: VerifierConfig = Field(default_factory=VerifierConfig)
     dpo: DPOConfig = Field(default_factory=DPOConfig)

@@ -13,7 +13,7 @@ from typing import Any
 from r2v_core.config.schema import FamilyConfig, PerturbationsConfig
 from r2v_core.digest import rng
 from r2v_core.perturbations.base import Family, StepContext, View
-from r2v_core.perturbations.seeds import Purpose, purpose_of, seeds_for, seeds_of_groups
+from r2v_core.perturbations.seeds import Purpose, purpose_of, seeds_for, seeds_of_groups, teacher_seeds
 from r2v_core.perturbations.worlds import METADATA, severities, severity
 from r2v_core.trajectory import Observation, Perturbation
 
@@ -27,6 +27,7 @@ __all__ = [
     "probabilities",
     "seeds_for",
     "seeds_of_groups",
+    "teacher_seeds",
 ]
 
 FAMILIES: dict[str, str] = {

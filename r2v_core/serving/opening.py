@@ -37,7 +37,12 @@ SERVE = Stage(
     group="serving",
     kinds=(),
     resources={},
-    inputs=(("policy", "train_dpo"), ("verifier", "train_verifier"), ("router", "train_router")),
+    inputs=(
+        ("policy", "train_dpo"),
+        ("verifier", "train_verifier"),
+        ("router", "train_router"),
+        ("teacher", "train_teacher"),
+    ),
 )
 """What is read, and where a server has its folder: no stage of the pipeline, it makes nothing."""
 

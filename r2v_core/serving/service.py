@@ -20,6 +20,7 @@ from r2v_core.serving.conversation import Conversation, read_conversation
 from r2v_core.serving.decisions import DecisionLog
 from r2v_core.serving.episodes import Episodes
 from r2v_core.teachers.budget import BudgetSpent
+from r2v_core.teachers.names import IN_PROCESS
 from r2v_core.trajectory import Decision, Step
 
 METHOD = "r2v"
@@ -90,7 +91,7 @@ class Service:
         self.log = log
         self.episodes = Episodes()
         self._model = threading.Lock()
-        self._teacher = threading.Lock() if agent.teacher.provider == "local" else nullcontext()
+        self._teacher = threading.Lock() if agent.teacher.provider in IN_PROCESS else nullcontext()
         self._told = False
 
     def answer(self, messages: Any, name: str | None) -> Answer:

@@ -21,8 +21,9 @@ if __name__ == "__main__":  # before the imports: help and refusals come at once
     run_module("collect")
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -46,6 +47,7 @@ from r2v_core.stages.teacher_factory import count_usage, open_teacher
 from r2v_core.teachers.base import Advice, Teacher
 from r2v_core.trajectory import Episode
 
+LOG = "collection_log.jsonl"
 MODES = ("expert", "explore_start", "explore_all")
 _NUMBER = re.compile(r"~e(\d+)$")
 """What ends an episode's id: its number among those of its task."""
@@ -144,22 +146,34 @@ def plan_jobs(tasks: Sequence[Task], config: CollectionConfig, first: int = 0) -
     return jobs
 
 
+def collecting(
+    ctx: StageContext, open_: Callable[[Scope], Teacher], **metadata: str
+) -> Callable[[Sequence[Job], Scope], Iterator[Episode]]:
+    """A function that plays jobs of :func:`plan_jobs` as ``collection`` says, with the teacher that ``open_`` opens.
+
+    Args:
+        metadata: of the episodes, where it differs from the run's own.
+    """
+    config, benchmark = ctx.config.collection, open_benchmark(ctx.config)
+    play = playing(ctx, benchmark, Noise.none(), config.parallel)
+
+    def play_jobs(jobs: Sequence[Job], scope: Scope) -> Iterator[Episode]:
+        collector = Collector(open_(scope), config, benchmark.instructions, ctx.seed)
+        return play(jobs, collector, metadata=ctx.identity() | metadata)
+
+    return play_jobs
+
+
 def run(ctx: StageContext) -> StageResult:
     """Collect every job's episode into ``trajectories.jsonl``."""
     config = ctx.config.collection
-    benchmark = open_benchmark(ctx.config)
     open_teacher(ctx)  # refuses before any work if it can't be asked from here
-
-    def play_jobs(jobs: Sequence[Job], scope: Scope) -> Iterator[Episode]:
-        collector = Collector(open_teacher(ctx, scope), config, benchmark.instructions, ctx.seed)
-        return playing(ctx, benchmark, Noise.none(), config.parallel)(jobs, collector)
-
     before = _episodes_before(ctx)
     jobs = plan_jobs(read_tasks(ctx.inputs["tasks"], "train"), config, first=_next_number(before))
-    new = record_episodes(ctx, jobs, play_jobs, log_name="collection_log.jsonl")
+    new = record_episodes(ctx, jobs, collecting(ctx, partial(open_teacher, ctx)), log_name=LOG)
     episodes = [*before, *new]
     write_atomic(ctx.run_dir / "preview.md", _preview(episodes))
-    result = finish_episodes(ctx, episodes, log="collection_log.jsonl", preview="preview.md")
+    result = finish_episodes(ctx, episodes, log=LOG, preview="preview.md")
     result.counts = _counts(episodes) | count_usage(ctx, new)
     if before:
         result.counts["episodes_before"] = len(before)

@@ -199,7 +199,7 @@ class _Source:
             return None
         partition = Partition.parse(f"{self.experiment}|{manifest.seed}")
         loaded = partition_config(partition, self.listed.config, (), self.registry.project)
-        return disagreement(all_sections(get_stage(TABLES)), loaded, manifest)
+        return disagreement(all_sections(get_stage(TABLES), loaded.config), loaded, manifest)
 
     def bundles(self, seeds: Sequence[int], condition: Condition | None, found: Comparison) -> list[Bundle]:
         """The compared methods' bundles; what is missing or has to be known is added to ``found``."""

@@ -19,7 +19,7 @@ from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError, nearest
 from r2v_core.partition import Partition
 from r2v_core.runs.directories import relative_to
-from r2v_core.teachers.names import FILE, TeacherEntry, known_teachers
+from r2v_core.teachers.names import FILE, TeacherEntry, find_teacher, known_teachers
 
 DEFAULT_PATH = Path("configs/experiments.yaml")
 
@@ -98,7 +98,8 @@ def partition_config(
     ``textworld_expert_study``, unless its file itself (not one that it inherits from) or an override names others.
 
     Raises:
-        R2VError: for a config that is wrong, or where none is given and the experiment is not listed.
+        R2VError: for a config that is wrong or contradicts the teacher, or where none is given and the experiment is
+            not listed.
     """
     path = config or os.environ.get("R2V_CONFIG")
     if not path:
@@ -114,9 +115,30 @@ def partition_config(
             )
         path = listed[partition.experiment].config
     loaded = load_config(path, overrides, project)
+    _check_training(partition, loaded, project)
     if partition.variant:
         _own_folders(partition, loaded, project)
     return loaded
+
+
+def _check_training(partition: Partition, loaded: LoadedConfig, project: Path) -> None:
+    """Refuse a teacher that nobody would train, and tasks for training one where the partition's is another."""
+    key, name = "benchmark.splits.teacher", partition.teacher
+    tasks = loaded.config.benchmark.splits.get("teacher", 0)
+    where = loaded.sources.get(key, loaded.path)
+    trained = find_teacher(name, project).provider == "trained"
+    if trained and not tasks:
+        raise R2VError(
+            f"{key} is 0 ({where}), but teacher '{name}' is trained on tasks of that split; set it, e.g. {key}=64, or "
+            "choose a config that does, such as configs/textworld/taught.yaml"
+        )
+    if tasks and not trained:
+        known = known_teachers(project / FILE)
+        others = ", ".join(other for other, entry in known.items() if entry.provider == "trained")
+        raise R2VError(
+            f"{key} is {tasks} ({where}), but teacher '{name}' is not trained here; set it to 0, or choose a partition "
+            f"whose teacher is ({others})"
+        )
 
 
 def _own_folders(partition: Partition, loaded: LoadedConfig, project: Path) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from r2v_core.agent.rules.table import calibrated_rules, evaluated_methods, proposes, rule_of
-from r2v_core.config.schema import SPLIT_SIZES, Config, OptimConfig
+from r2v_core.benchmarks.base import SPLITS
+from r2v_core.config.schema import Config, OptimConfig
 from r2v_core.training.guarantee import LEVELS
 
 SMALL_MODEL_ALONE = "slm_only"
@@ -46,7 +47,7 @@ Tasks = Mapping[str, int]
 
 def planned_tasks(config: Config) -> Tasks:
     """One task a template, which is what most benchmarks make of ``benchmark.splits``."""
-    return {split: config.benchmark.splits.get(split, 0) for split in SPLIT_SIZES}
+    return {split: config.benchmark.splits.get(split, 0) for split in SPLITS}
 
 
 def work_of(stage: str, config: Config, tasks: Tasks) -> Work:
@@ -62,6 +63,13 @@ def work_of(stage: str, config: Config, tasks: Tasks) -> Work:
 
 def _task_suite(config: Config, tasks: Tasks) -> Work:
     return Work(tasks=sum(tasks.values()))
+
+
+def _train_teacher(config: Config, tasks: Tasks) -> Work:
+    played = _collect(config, {"train": tasks.get("teacher", 0)})
+    if not played.episodes:
+        return Work()
+    return Work(episodes=played.episodes, steps=played.steps, updates=config.training.teacher.max_steps)
 
 
 def _collect(config: Config, tasks: Tasks) -> Work:
@@ -164,6 +172,7 @@ def _sampled(config: Config, states: int) -> Work:
 
 _WORK: dict[str, Callable[[Config, Tasks], Work]] = {
     "task_suite": _task_suite,
+    "train_teacher": _train_teacher,
     "collect": _collect,
     "perturb": _perturb,
     "train_bc": _training("bc"),

@@ -78,7 +78,7 @@ def plan(
     suite = "as made" if "task_suite" in made else "one a template of benchmark.splits"
     say(
         "",
-        f"tasks ({suite}): " + ", ".join(f"{count} {split}" for split, count in tasks.items()),
+        f"tasks ({suite}): " + ", ".join(f"{n} {split}" for split, n in tasks.items() if n),
         "Counts are upper bounds: no episode ends before benchmark.max_steps, nothing is shared, nothing asked twice.",
         money,
         "Ablations are not among them.",

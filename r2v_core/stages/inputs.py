@@ -178,7 +178,7 @@ class _Search:
         return next(made, None)
 
     def _disagreement(self, stage: Stage, manifest: RunManifest) -> str | None:
-        return disagreement(all_sections(stage), self.loaded, manifest)
+        return disagreement(all_sections(stage, self.loaded.config), self.loaded, manifest)
 
     def _missing(self, stage: Stage, upstream: Stage, runs: list[UpstreamRun]) -> str:
         key, asset = self.partition.key, upstream.asset

@@ -20,7 +20,8 @@ from r2v_core.stages.episodes import TRAJECTORIES, finish_episodes
 from r2v_core.trajectory import Episode
 
 
-def _perturbed(ctx: StageContext, episodes: Sequence[Episode], seeds: Sequence[int]) -> Iterator[Episode]:
+def perturbed_copies(ctx: StageContext, episodes: Sequence[Episode], seeds: Sequence[int]) -> Iterator[Episode]:
+    """Each episode under each of the seeds z, as a run of the stage's own."""
     noise = make_noise(ctx.config.perturbations)
     for n, episode in enumerate(episodes, start=1):
         for z in seeds:
@@ -35,7 +36,7 @@ def run(ctx: StageContext) -> StageResult:
     """Write a perturbed copy of every trajectory for every training seed z."""
     episodes = [episode for episode in read_episodes(ctx.inputs["trajectories"]) if episode.error is None]
     seeds = seeds_for("train", ctx.config.perturbations.seeds, ctx.seed)
-    perturbed = list(_perturbed(ctx, episodes, seeds))
+    perturbed = list(perturbed_copies(ctx, episodes, seeds))
     write_records(ctx.run_dir / TRAJECTORIES, perturbed)
     fired = Counter(
         (record.family, record.operator)

@@ -22,6 +22,9 @@ _TRAINED = tuple(f"slm.{key}" for key in SLMConfig.model_fields if not key.start
 _ON_POLICY = tuple(f"training.verifier.on_policy.{key}" for key in OnPolicyConfig.model_fields if key != "learn")
 """Of the verifier's own data, what decides them: not whether they are learnt from."""
 
+_TEACHER = ("teacher", "train_teacher")
+"""What stages that ask a teacher read where it is one that is trained here."""
+
 _CPU = {"gpus": 0, "time": "04:00:00"}
 _SAMPLING = {"gpus": 1, "cpus": 8, "memory": "64G", "time": "24:00:00"}
 _TRAINING = {"gpus": 2, "cpus": 16, "memory": "128G", "time": "24:00:00"}
@@ -40,6 +43,19 @@ _BUILT_IN = (
         root="data",
     ),
     Stage(
+        name="train_teacher",
+        asset="teacher_policy",
+        function="r2v_core.stages.train_teacher:run",
+        title="Train a teacher that reads what the agent reads, on tasks and in worlds of its own",
+        group="data",
+        kinds=("pytorch", "huggingface"),
+        resources=_SAMPLING,
+        memory_key="training.teacher.batch_size",
+        inputs=(("tasks", "task_suite"),),
+        switch="benchmark.splits.teacher",
+        sections=("benchmark", "perturbations", "collection", *_TRAINED, "training.lora", "training.teacher"),
+    ),
+    Stage(
         name="collect",
         asset="trajectory_run",
         function="r2v_core.stages.collect:run",
@@ -48,7 +64,7 @@ _BUILT_IN = (
         kinds=("python", "parquet"),
         resources={"gpus": 1, "time": "24:00:00"},
         memory_key="collection.parallel",
-        inputs=(("tasks", "task_suite"),),
+        inputs=(("tasks", "task_suite"), _TEACHER),
         sections=("benchmark", "teacher.options", "collection"),
         root="data",
         version="3",
@@ -159,7 +175,7 @@ _BUILT_IN = (
         kinds=("pytorch", "parquet"),
         resources=_SAMPLING | {"time": "12:00:00"},
         memory_key="agent.parallel",
-        inputs=(("tasks", "task_suite"), ("policy", "train_dpo"), ("verifier", "train_verifier")),
+        inputs=(("tasks", "task_suite"), ("policy", "train_dpo"), ("verifier", "train_verifier"), _TEACHER),
         sections=(*_ROLLOUT, "router_features"),
         root="data",
         version="11",
@@ -179,6 +195,7 @@ _BUILT_IN = (
             ("tasks", "task_suite"),
             ("policy", "train_dpo"),
             ("verifier", "train_verifier"),
+            _TEACHER,
         ),
         sections=(*_ROLLOUT, "training.router"),
         version="11",
@@ -199,6 +216,7 @@ _BUILT_IN = (
                 ("policy", "train_dpo"),
                 ("verifier", "train_verifier"),
                 ("router", "train_router"),
+                _TEACHER,
             ),
             sections=(*_ROLLOUT, "evaluation"),
             version="11",
@@ -261,8 +279,9 @@ BY_ASSET = {stage.asset: stage for stage in (STAGES | ABLATIONS).values()}
 
 
 def is_on(stage: Stage, config: Config) -> bool:
-    """Whether a stage has anything to do under a configuration."""
-    return not stage.switch or bool(section(config, stage.switch))
+    """Whether a stage has anything to do under a configuration; 0 is what a snapshot says without the key."""
+    table, _, key = stage.switch.rpartition(".")
+    return not stage.switch or bool(section(config, table).get(key))
 
 
 def pipeline(config: Config) -> list[Stage]:
@@ -275,9 +294,10 @@ def inputs_of(stage: Stage, config: Config) -> tuple[tuple[str, str], ...]:
     return tuple((role, upstream) for role, upstream in stage.inputs if is_on(STAGES[upstream], config))
 
 
-def all_sections(stage: Stage) -> set[str]:
-    """Config sections that a stage's runs depend on, through their inputs too."""
-    return set(stage.sections).union(*(all_sections(STAGES[upstream]) for _, upstream in stage.inputs))
+def all_sections(stage: Stage, config: Config) -> set[str]:
+    """Config sections that a stage's runs depend on under a configuration, through their inputs too."""
+    upstreams = [STAGES[upstream] for _, upstream in inputs_of(stage, config)]
+    return set(stage.sections).union(*(all_sections(upstream, config) for upstream in upstreams))
 
 
 def get_stage(name: str) -> Stage:

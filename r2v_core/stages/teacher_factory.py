@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from r2v_core.benchmarks import action_form
 from r2v_core.benchmarks.base import AskModel, Benchmark, Environment, Task
+from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.runs import processes
 from r2v_core.runs.memory import Scope
 from r2v_core.runs.spec import StageContext
+from r2v_core.stages.task_suite import read_tasks
 from r2v_core.teachers import make_teacher
 from r2v_core.teachers.base import Teacher
 from r2v_core.teachers.budget import usage_counts
 from r2v_core.teachers.chat import ChatTeacher
-from r2v_core.teachers.context import TeacherContext
+from r2v_core.teachers.context import TeacherContext, TrainedPolicy
 from r2v_core.teachers.judge import Judge
 from r2v_core.trajectory import Episode
 
@@ -30,7 +33,33 @@ def open_teacher(ctx: StageContext, scope: Scope | None = None) -> Teacher:
         R2VError: if it can't be asked from here (no key, no package, no such model).
     """
     config = ctx.config.teacher
-    return make_teacher(ctx.partition.teacher, config.options, config.limits, _teacher_context(ctx, "teacher", scope))
+    context = replace(_teacher_context(ctx, "teacher", scope), trained=_trained(ctx))
+    return make_teacher(ctx.partition.teacher, config.options, config.limits, context)
+
+
+GAMES = "games.json"
+"""In a run of the stage train_teacher: the templates that the teacher learnt from."""
+
+
+def _trained(ctx: StageContext) -> TrainedPolicy | None:
+    """What the stage train_teacher made for the partition, where its teacher is one that is trained here.
+
+    Raises:
+        R2VError: if that teacher learnt from a template that the stage's task suite has in another split.
+    """
+    run = ctx.inputs.get("teacher")
+    if run is None:
+        return None
+    if "tasks" in ctx.inputs:
+        others = {task.template_id: task.split for task in read_tasks(ctx.inputs["tasks"]) if task.split != "teacher"}
+        shared = sorted(others.keys() & set(json.loads(run.artifact("games").read_text(encoding="utf-8"))))
+        if shared:
+            raise R2VError(
+                f"the teacher {run.manifest.run_id} learnt from {len(shared)} templates of this experiment, e.g. "
+                f"'{shared[0]}' of split '{others[shared[0]]}'; make teacher_policy with this experiment's task suite"
+            )
+    slm = SLMConfig.model_validate({**run.manifest.config["slm"], "model": run.manifest.model})
+    return TrainedPolicy(run.manifest.run_id, slm, run.artifact("adapter"), ctx.seed)
 
 
 def open_judge(ctx: StageContext) -> Judge:

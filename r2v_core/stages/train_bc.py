@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the imports: help and refusals come at once
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from r2v_core.config.schema import BCConfig, SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_tokenizer
 from r2v_core.runs.fingerprint import BASE
@@ -22,30 +23,39 @@ from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
 from r2v_core.training.run import training_run
+from r2v_core.trajectory import Episode
 
 CURVE = "loss.png"
 
 
 def run(ctx: StageContext) -> StageResult:
     """Train the BC adapter; resumable from its checkpoints. With ``max_steps: 0`` it changes nothing."""
-    config = ctx.config.training
-    if config.bc.max_steps == 0:
+    bc = ctx.config.training.bc
+    if bc.max_steps == 0:
         if BASE in ctx.inputs:
             raise R2VError("training.bc.max_steps: 0 adds nothing to the run that is extended; give the further steps")
         return _untrained(ctx)
+    clean, perturbed = (training_episodes(ctx.inputs[role]) for role in ("trajectories", "perturbed"))
+    return clone(ctx, clean, perturbed, ctx.config.slm, bc, "training.bc")
+
+
+def clone(
+    ctx: StageContext, clean: Sequence[Episode], perturbed: Sequence[Episode], slm: SLMConfig, bc: BCConfig, key: str
+) -> StageResult:
+    """Train an adapter of ``slm`` on the teacher's actions in these episodes; resumable from its checkpoints.
+
+    Args:
+        key: the config section that ``bc`` is, for messages.
+    """
     training = training_run(ctx)
-    renderer = Renderer(
-        load_tokenizer(ctx.config.slm, ctx.cache), ctx.config.slm, instructions_of(ctx.partition.benchmark)
-    )
-    clean = training_episodes(ctx.inputs["trajectories"])
-    perturbed = training_episodes(ctx.inputs["perturbed"])
-    examples = make_examples(clean, perturbed, renderer, config.bc, ctx.seed)
+    renderer = Renderer(load_tokenizer(slm, ctx.cache), slm, instructions_of(ctx.partition.benchmark))
+    examples = make_examples(clean, perturbed, renderer, bc, ctx.seed, key)
     cut = dict(sorted(renderer.cut.items()))  # states before they are thinned out
     ctx.report.log(
         f"{len(examples)} examples from {len(clean)} clean and {len(perturbed)} perturbed episodes; "
-        f"{config.bc.max_steps} steps of {config.bc.batch_size * config.bc.grad_accumulation}"
+        f"{bc.max_steps} steps of {bc.batch_size * bc.grad_accumulation}"
     )
-    log = train_bc(examples, renderer, ctx.config.slm, config.lora, config.bc, ctx.cache, training)
+    log = train_bc(examples, renderer, slm, ctx.config.training.lora, bc, ctx.cache, training)
     counts = _counts(examples, log) | {f"cut_{part}": n for part, n in cut.items()} | training.counts
     if is_main():
         draw_curves(

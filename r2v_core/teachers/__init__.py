@@ -15,6 +15,7 @@ from r2v_core.teachers.options import check_options
 MAKERS: dict[Provider, str] = {
     "env": "r2v_core.teachers.expert:make",
     "local": "r2v_core.teachers.local:make",
+    "trained": "r2v_core.teachers.trained:make",
     "openai": "r2v_core.teachers.api:make",
     "anthropic": "r2v_core.teachers.api:make",
     "google": "r2v_core.teachers.api:make",

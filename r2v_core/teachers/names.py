@@ -12,8 +12,10 @@ from r2v_core.config.explain import explain, schema_keys, shown
 from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError, nearest
 
-Provider = Literal["env", "local", "openai", "anthropic", "google", "deepseek", "openai_compatible"]
+Provider = Literal["env", "local", "trained", "openai", "anthropic", "google", "deepseek", "openai_compatible"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+IN_PROCESS: frozenset[Provider] = frozenset({"local", "trained"})
+"""Providers whose model is loaded by whoever asks it."""
 FILE = Path("configs/teachers.yaml")
 _NAME = re.compile(r"[\w.+/-]+")
 
@@ -23,7 +25,9 @@ class TeacherEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     provider: Provider = Field(description="whose interface it is asked through")
-    model: str = Field(min_length=1, description="the provider's name of the model; for local a model as in slm.model")
+    model: str = Field(
+        min_length=1, description="the provider's name of the model; for local and trained a model as in slm.model"
+    )
     base_url: str | None = Field(
         None, description="where an API answers; ${oc.env:VARIABLE,default} reads the environment; null: the provider's"
     )
@@ -39,6 +43,7 @@ def _entry(provider: Provider, model: str) -> TeacherEntry:
 TEACHERS: dict[str, TeacherEntry] = {
     "expert": _entry("env", "expert"),
     "smollm2": _entry("local", "smollm2-135m-instruct"),
+    "smollm2-taught": _entry("trained", "smollm2-135m-instruct"),
     "gpt-4o": _entry("openai", "gpt-4o"),
     "gpt-4o-mini": _entry("openai", "gpt-4o-mini"),
     "gpt-4.1": _entry("openai", "gpt-4.1"),

@@ -49,9 +49,21 @@ class LocalOptions(Section):
     engine_options: dict[str, Any] = Field(default_factory=dict, description="the engine's own keys, checked by it")
 
 
+class TrainedOptions(Section):
+    """A model that the stage train_teacher has trained. How it is prompted says ``slm``, as for the small model."""
+
+    temperature: float = Field(
+        0.0, ge=0, description="sampling temperature, 0: the likeliest token; random numbers come from seed and prompt"
+    )
+    batch_size: Positive = Field(16, description="prompts generated for together")
+    engine: str = Field("transformers", description="what samples, a name of r2v_core.engines")
+    engine_options: dict[str, Any] = Field(default_factory=dict, description="the engine's own keys, checked by it")
+
+
 OPTIONS: dict[Provider, type[Section]] = {
     "env": ExpertOptions,
     "local": LocalOptions,
+    "trained": TrainedOptions,
     "openai": OpenAIOptions,
     "anthropic": ApiOptions,
     "google": OpenAIOptions,

@@ -14,7 +14,7 @@ from r2v_core.errors import R2VError
 from r2v_core.teachers.names import Provider
 
 FILE = Path("configs/prices.yaml")
-FREE: frozenset[Provider] = frozenset({"env", "local", "openai_compatible"})
+FREE: frozenset[Provider] = frozenset({"env", "local", "trained", "openai_compatible"})
 """Providers without a bill of their own: a model that the table does not list costs nothing there."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from r2v_core.errors import R2VError
 from r2v_core.models.packaged import PACKAGED, folder_or_hub_id, packaged_file
 from r2v_core.teachers.endpoints import Endpoint, TooLate, api_key, endpoint, import_sdk, lacks_version
-from r2v_core.teachers.names import FILE, TeacherEntry, find_teacher, known_teachers
+from r2v_core.teachers.names import FILE, IN_PROCESS, TeacherEntry, find_teacher, known_teachers
 from r2v_core.teachers.prices import Price, load_prices
 from r2v_core.teachers.transport import connection
 
@@ -42,7 +42,7 @@ def survey_teachers(project: Path, network: bool = True) -> list[dict[str, Any]]
 def _row(name: str, entry: TeacherEntry, price: Price | None, network: bool) -> dict[str, Any]:
     address, problem = "", ""
     try:
-        if entry.provider == "local":
+        if entry.provider in IN_PROCESS:
             packaged_file(entry.model) if entry.model in PACKAGED else folder_or_hub_id(entry.model)
         elif entry.provider != "env":
             key, variables = api_key(entry)
@@ -123,7 +123,7 @@ def ask_one_token(name: str, project: Path) -> dict[str, Any]:
         R2VError: if it can't be asked, is none behind an API, or does not answer.
     """
     entry = find_teacher(name, project)
-    if entry.provider in ("env", "local"):
+    if entry.provider == "env" or entry.provider in IN_PROCESS:
         raise R2VError(
             f"--ask {name}: the provider '{entry.provider}' has no API to ask; r2v teachers says what it needs"
         )

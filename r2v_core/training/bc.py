@@ -30,11 +30,19 @@ class Example:
 
 
 def make_examples(
-    clean: Sequence[Episode], perturbed: Sequence[Episode], renderer: Renderer, bc: BCConfig, seed: int
+    clean: Sequence[Episode],
+    perturbed: Sequence[Episode],
+    renderer: Renderer,
+    bc: BCConfig,
+    seed: int,
+    key: str = "training.bc",
 ) -> list[Example]:
     """Every state where the teacher's action is known, also those that exploration led to; identical ones once.
 
     ``bc.clean_share`` of them come from unperturbed episodes: the side that has too many is thinned out at random.
+
+    Args:
+        key: the config section that ``bc`` is, for messages.
 
     Raises:
         R2VError: if no state with a known teacher action is left.
@@ -53,8 +61,8 @@ def make_examples(
     chosen = [pool[i] for pool, size in zip(pools, sizes, strict=True) for i in draw.permutation(len(pool))[:size]]
     if not chosen:
         raise R2VError(
-            f"training.bc: no example to learn from ({len(pools[0])} clean, {len(pools[1])} perturbed states with a "
-            f"known teacher action, clean_share {bc.clean_share:g}); collect more, or change training.bc.clean_share"
+            f"{key}: no example to learn from ({len(pools[0])} clean, {len(pools[1])} perturbed states with a "
+            f"known teacher action, clean_share {bc.clean_share:g}); collect more, or change {key}.clean_share"
         )
     return chosen
 

@@ -9,17 +9,32 @@ import pytest
 
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
-from r2v_core.stages.experiments import load_config, load_experiments, partition_config
+from r2v_core.stages.experiments import load_experiments, partition_config
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_shipped_list_is_valid_and_its_configs_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("R2V_CONFIG", raising=False)
     listed = load_experiments()
     assert listed.seeds == list(range(1, 11))
-    for name, experiment in listed.experiments.items():
-        assert load_config(experiment.config).config.benchmark.name == name.split(":")[0]
+    for name in listed.experiments:
+        partition = Partition.parse(f"{name}|1")
+        assert partition_config(partition, None, (), ROOT).config.benchmark.name == partition.benchmark
+
+
+def test_games_for_a_teacher_go_with_a_teacher_that_is_trained_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("R2V_CONFIG", raising=False)
+    taught, expert = Partition.parse("textworld:smollm2-taught|1"), Partition.parse("textworld:expert|1")
+    config = partition_config(taught, None, (), ROOT).config
+    assert config.benchmark.splits["teacher"] >= 64 and config.training.teacher.max_steps >= 300
+    with pytest.raises(R2VError, match=r"splits\.teacher is 0 \(.*\), but teacher 'smollm2-taught' is trained"):
+        partition_config(taught, None, ["benchmark.splits.teacher=0"], ROOT)
+    with pytest.raises(R2VError, match=r"splits\.teacher is 5 \(override\), but teacher 'expert' .*\(smollm2-taught\)"):
+        partition_config(expert, None, ["benchmark.splits.teacher=5"], ROOT)
+    unsaid, none = (partition_config(expert, None, said, ROOT).config for said in ([], ["benchmark.splits.teacher=0"]))
+    assert unsaid == none
 
 
 HUB = {

@@ -100,7 +100,7 @@ def test_later_layers_win_and_sources_say_who(tmp_path: Path) -> None:
     assert (config.name, config.slm.history_steps, config.slm.max_prompt_tokens) == ("c", 1, 100)
     assert (config.training.bc.max_steps, config.training.bc.batch_size) == (7, 2)
     assert config.training.bc.learning_rate == 1e-5
-    assert config.benchmark.splits == {"train": 24, "router": 8, "validation": 8, "test": 3}
+    assert config.benchmark.splits == {"train": 24, "router": 8, "validation": 8, "test": 3, "teacher": 0}
     assert config.evaluation.methods == ["r2v", "slm_only"]
     expected = {
         "name": "c.yaml",
@@ -172,6 +172,8 @@ PROBLEMS = [
     ("training: {router: {dropout: .nan}}", ["training.router.dropout", "nan"]),
     ("training: {router: {hidden: [128, 0]}}", ["training.router.hidden[1]", "0 is not possible", "≥ 1"]),
     ("slm: 3", ["slm (c.yaml:1)", "a section with the keys", "model"]),
+    ("benchmark: {splits: {test: 0}}", ["benchmark.splits", "test is 0; every split but teacher needs 1"]),
+    ("benchmark: {splits: {test: -1}}", ["benchmark.splits.test", "-1"]),
     ("benchmark: {splits: {tset: 3}}", ["benchmark.splits.tset", "'benchmark.splits.test'"]),
     ("benchmark: {name: textwrld}", ["benchmark.name", "textwrld", "'textworld'"]),
     ("benchmark: {name: [a]}", ["benchmark.name", "text"]),

@@ -36,6 +36,6 @@ def test_the_engine_is_in_the_fingerprint_of_what_samples_and_of_nothing_else(ov
 
 def test_a_trained_policy_is_sampled_by_any_engine_but_must_be_of_the_same_model() -> None:
     policy = RunManifest.model_construct(run_id="p", config=Config().model_dump(mode="json"))
-    sections = all_sections(STAGES["train_bc"])
+    sections = all_sections(STAGES["train_bc"], Config())
     assert disagreement(sections, loaded(*SCRIPTED), policy) is None
     assert "slm.model" in str(disagreement(sections, loaded("slm.model=other/model"), policy))

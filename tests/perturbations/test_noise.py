@@ -18,11 +18,12 @@ from scipy.stats import binom
 
 from r2v_core.config.schema import PerturbationsConfig, SeedsConfig
 from r2v_core.errors import R2VError
-from r2v_core.perturbations import FAMILIES, Noise, StepContext, make_noise, seeds_for
+from r2v_core.perturbations import FAMILIES, Noise, StepContext, make_noise, seeds_for, teacher_seeds
 from r2v_core.perturbations.common import sentences
 from r2v_core.perturbations.distractors import DECOYS, FALSE_HINTS, IRRELEVANT
 from r2v_core.perturbations.listing import lose_entries
 from r2v_core.perturbations.prompt_injection import CODES, EXFILTRATIONS, FALLBACK, TEMPLATES, target_actions
+from r2v_core.perturbations.seeds import purpose_of
 from r2v_core.perturbations.tool_flakiness import BROKEN
 from r2v_core.trajectory import Observation, Perturbation
 from tests.perturbations.noise_cases import (
@@ -407,8 +408,10 @@ def test_seeds_never_overlap_between_purposes_or_partitions() -> None:
         for seed in (0, 1, 2, 9, 10, 11, 100)
         for purpose in SeedsConfig.model_fields
     ]
+    blocks += [teacher_seeds(10_000, seed) for seed in (0, 1, 2, 9, 10, 11, 100)]
     everything = [z for block in blocks for z in block]
-    assert len(set(everything)) == len(everything) == 7 * 39_999
+    assert len(set(everything)) == len(everything) == 7 * 49_999
+    assert teacher_seeds(2, 7) == [740_000, 740_001] and purpose_of(740_001) == "teacher"
 
 
 def test_more_seeds_keep_the_first_ones() -> None:
@@ -424,3 +427,5 @@ def test_impossible_seeds_are_refused() -> None:
         seeds_for("test", SeedsConfig(), -1)
     with pytest.raises(R2VError, match=r"'tset'.*validation"):
         seeds_for("tset", SeedsConfig(), 1)  # type: ignore[arg-type]
+    with pytest.raises(R2VError, match=r"training\.teacher\.worlds = 10001"):
+        teacher_seeds(10_001, 1)

@@ -155,6 +155,7 @@ def test_what_assets_ask_for_unless_a_profile_says_otherwise(tmp_path: Path) -> 
         asset: (r.gpus, r.time) for asset, r in asked.items() if r.where == "slurm" and "ablation" not in asset
     } == {
         "task_suite": (0, "04:00:00"),
+        "teacher_policy": (1, "24:00:00"),
         "trajectory_run": (1, "24:00:00"),
         "perturbed_dataset": (0, "04:00:00"),
         "bc_policy": (2, "48:00:00"),

@@ -133,6 +133,13 @@ def test_measuring_the_benefit_of_calls_counts_both_kinds_of_continuation() -> N
     )
 
 
+def test_a_teacher_that_is_trained_here_counts_where_there_are_tasks_for_it() -> None:
+    settings = config(training={"teacher": {"max_steps": 7}}, collection={"episodes_per_task": 1})
+    played = work_of("train_teacher", settings, TASKS | {"teacher": 5})
+    assert played == Work(episodes=5 * 2, steps=5 * 2 * 10, updates=7)
+    assert work_of("train_teacher", settings, TASKS) == Work()
+
+
 def test_calibration_plays_every_level_of_every_calibrated_rule_or_nothing() -> None:
     router = {"baselines": ["entropy_router"]}
     played = work_of("train_router", config(training={"router": router}), TASKS)
@@ -152,4 +159,4 @@ def test_every_shipped_experiment_can_be_planned(name: str, monkeypatch: pytest.
 
 def test_stages_of_others_announce_nothing() -> None:
     assert work_of("report", config(), TASKS) == work_of("somebody_elses", config(), TASKS) == Work()
-    assert planned_tasks(config()) == TASKS and list(planned_tasks(config())) == list(SPLITS)
+    assert planned_tasks(config()) == TASKS | {"teacher": 0} and list(planned_tasks(config())) == list(SPLITS)

@@ -92,6 +92,7 @@ def test_bad_teachers_are_named(tmp_path: Path, text: str, words: list[str]) -> 
         ("gpt-4o", {"max_tokens": "many"}, ["teacher.options.max_tokens", "'many'", "a whole number ≥ 1", "tokens"]),
         ("claude-haiku-4-5", {"temperature": 1.0}, ["teacher.options.temperature", "anthropic"]),
         ("smollm2", {"temperature": -1}, ["teacher.options.temperature", "≥ 0"]),
+        ("smollm2-taught", {"history_steps": 2}, ["no such key", "teacher.options.history_steps", "trained"]),
         ("expert", {"max_tokens": 5}, ["no options", "max_tokens"]),
     ],
 )
