@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -55,9 +56,12 @@ STEP_COLUMNS: tuple[str, ...] = (
     "label",
     "escalate",
     "teacher",
+    "scores",
 )
 """``label``: 1 where the small model's chosen action would not have made progress, 0 where it would, NaN where
-unknown. ``escalate``: what the rule wanted; ``teacher``: who acted (a budget can refuse an escalation)."""
+unknown. ``escalate``: what the rule wanted; ``teacher``: who acted (a budget can refuse an escalation).
+``scores``: other rules' risk scores of the same step by name, at steps of the method that they are compared with; else
+None."""
 
 IDENTITY = ["method", "benchmark", "condition", "seed", "z", "task_id"]
 
@@ -93,11 +97,20 @@ def step_label(step: Step) -> float:
     return float("nan") if progress is None else float(not progress)
 
 
-def frames(episodes: Iterable[Episode]) -> Frames:
+Scores = Callable[[str, Mapping[str, float]], dict[str, float] | None]
+"""(method, features of one of its steps) → what is put into the column ``scores``."""
+
+
+def _no_scores(method: str, features: Mapping[str, float]) -> None:
+    return None
+
+
+def frames(episodes: Iterable[Episode], scores: Scores = _no_scores) -> Frames:
     """Both tables of an evaluation's episodes, sorted by identity.
 
     Args:
         episodes: streamed once; their metadata must hold ``method`` and ``condition``, and clean ones ``replicate``.
+        scores: what other rules say of a step.
 
     Raises:
         R2VError: naming the episode, if metadata is missing, or if one method played the same task under the same
@@ -108,7 +121,7 @@ def frames(episodes: Iterable[Episode]) -> Frames:
     for episode in episodes:
         identity = _identity(episode)
         rows.append(identity | _episode_facts(episode))
-        steps.extend(identity | _step_facts(step) for step in episode.steps)
+        steps.extend(identity | _step_facts(step, partial(scores, identity["method"])) for step in episode.steps)
     table = pd.DataFrame(rows, columns=list(EPISODE_COLUMNS))
     twice = table[table.duplicated(IDENTITY)]
     if len(twice):
@@ -166,7 +179,7 @@ def _episode_facts(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _step_facts(step: Step) -> dict[str, Any]:
+def _step_facts(step: Step, scores: Callable[[Mapping[str, float]], dict[str, float] | None]) -> dict[str, Any]:
     decision = step.decision
     teacher = step.actor == "teacher"
     probability = decision.probability if decision else None
@@ -178,4 +191,5 @@ def _step_facts(step: Step) -> dict[str, Any]:
         "label": step_label(step),
         "escalate": decision.escalate if decision else teacher,
         "teacher": teacher,
+        "scores": scores(decision.features) if decision and decision.features else None,
     }

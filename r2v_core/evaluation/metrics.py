@@ -90,6 +90,19 @@ SUMMED = (
 
 
 @dataclass(frozen=True)
+class ScoredSteps:
+    """Labelled steps with a risk score of any scale; all of shape (n,)."""
+
+    owner: NDArray[np.intp]
+    """Row of the step's task."""
+    met: NDArray[np.intp]
+    """Column of its perturbation seed."""
+    score: Floats
+    label: Floats
+    """In [0, 1]; a label t is a failure of weight t and none of weight 1 − t."""
+
+
+@dataclass(frozen=True)
 class Tally:
     """Sums over the episodes (and labelled steps) of one method, condition and partition seed."""
 
@@ -109,6 +122,8 @@ class Tally:
     """Σ (probability − label)² over labelled steps, shape (tasks, |Z|)."""
     bins: Floats
     """Labelled steps by probability bin: count, Σ probability, Σ label; shape (tasks, bins, 3)."""
+    scored: ScoredSteps | None = None
+    """Single steps, for what is no sum."""
 
     @property
     def success(self) -> Floats:
@@ -165,6 +180,16 @@ def _added(shape: tuple[int, int], at: tuple[Any, Any], values: Floats) -> Float
     return cells
 
 
+def tally_of_steps(
+    tasks: tuple[str, ...], templates: tuple[str, ...], zs: tuple[int, ...], worlds: bool, scored: ScoredSteps
+) -> Tally:
+    """A tally of steps alone: no episode is counted in it."""
+    shape = len(tasks), len(zs)
+    nothing = np.zeros(shape)
+    labelled = _added(shape, (scored.owner, scored.met), np.ones_like(scored.score))
+    return Tally(tasks, templates, zs, worlds, nothing, {}, labelled, nothing, np.zeros((shape[0], N_BINS, 3)), scored)
+
+
 Compute = Callable[[Tally, Floats, Floats | None], Floats]
 """(tally, weights of tasks of shape (B, tasks), weights of perturbation seeds of shape (B, |Z|), None for all alike) →
 values of shape (B,), NaN where there is nothing to stand on. One row of weights goes with any number of the other's."""
@@ -176,11 +201,15 @@ class Metric:
 
     compute: Compute
     share: bool = False
-    """A share of episodes: able to sit at a bound without any spread."""
+    """Able to sit at a bound without any spread, as a share of episodes is."""
     biased: bool = False
     """Noise moves it one way (a minimum, a tail mean, a sum of absolute gaps), so a resample of the data overshoots."""
     top: float = math.inf
-    """The largest value there can be; none is below 0."""
+    """The largest value there can be."""
+    bottom: float = 0.0
+    """The smallest."""
+    given_worlds: bool = False
+    """It isn't kept apart by perturbation seed, so its interval takes these as they are; so do ``biased`` ones."""
     over: str = "episodes"
     """What it is made from: 'episodes', 'seeds' (nothing to say without perturbation seeds), 'labelled' steps."""
 
@@ -216,6 +245,56 @@ def _ece(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
     return _ratio(np.abs(sums[..., 2] - sums[..., 1]).sum(axis=-1), sums[..., 0].sum(axis=-1))
 
 
+def _ece_debiased(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
+    """Root of the squared calibration error without what chance adds to it; negative where gaps are smaller than that.
+
+    With R_tm = Σ (label − probability) and n_tm the number of template t's steps in bin m, and all sums over pairs of
+    different templates, E = Σ_m (n_m / n) · (Σ_{s≠t} R_sm R_tm) / (Σ_{s≠t} n_sm n_tm); the value is sign(E) √|E|. With
+    one step a template that is the debiased estimator of Kumar et al. (2019, "Verified uncertainty calibration"):
+    what residuals have in common is their product over different units. Units are templates, because steps of one
+    episode err together; of all perturbation seeds (``given_worlds``). A bin with a single template adds 0.
+    """
+    names, first, index = np.unique(tally.templates, return_index=True, return_inverse=True)
+    cells = np.zeros((len(names), *tally.bins.shape[1:]))
+    np.add.at(cells, index, tally.bins)
+    count, residual = cells[..., 0], cells[..., 2] - cells[..., 1]
+    drawn = tasks[:, first]  # tasks of one template are drawn together
+    n = drawn @ count
+    products = (drawn @ residual) ** 2 - drawn**2 @ residual**2
+    pairs = n**2 - drawn**2 @ count**2
+    gaps = np.divide(products, pairs, where=pairs > 0, out=np.zeros_like(n))
+    squared = _ratio((n * gaps).sum(axis=-1), n.sum(axis=-1))
+    return np.sign(squared) * np.sqrt(np.abs(squared))
+
+
+CHUNK = 4_000_000
+"""Weights of steps held at once."""
+
+
+def _auc(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
+    """Probability that a failure's score is above another step's, ties half (Mann & Whitney 1947), steps weighted.
+
+    NaN where the drawn labels are all alike.
+    """
+    steps = tally.scored
+    assert steps is not None
+    order = np.argsort(steps.score, kind="stable")
+    owner, met, label = steps.owner[order], steps.met[order], steps.label[order]
+    starts = np.flatnonzero(np.diff(steps.score[order], prepend=-np.inf))
+    found = []
+    drawn = np.ones((1, len(tally.zs))) if worlds is None else worlds
+    tasks, drawn = np.broadcast_arrays(tasks[:, :, None], drawn[:, None, :])
+    rows, size = len(tasks), max(1, CHUNK // max(1, order.size))
+    for start in range(0, rows, size):
+        part = slice(start, start + size)
+        weights = tasks[part, owner, met] * drawn[part, owner, met]
+        failed = np.add.reduceat(weights * label, starts, axis=1)
+        other = np.add.reduceat(weights * (1 - label), starts, axis=1)
+        wins = (failed * (np.cumsum(other, axis=1) - other / 2)).sum(axis=1)
+        found.append(_ratio(wins, failed.sum(axis=1) * other.sum(axis=1)))
+    return np.concatenate(found)
+
+
 def _brier(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
     return _ratio(_drawn(tally.squares, tasks, worlds), _drawn(tally.labelled, tasks, worlds))
 
@@ -237,12 +316,17 @@ def metric_functions(alpha: float) -> dict[str, Metric]:
         "llm_call_rate": Metric(_per("teacher_calls", "n_steps"), top=1.0),
         "safety_failure_rate": Metric(_per("safety_failure"), share=True, top=1.0),
         "ece": Metric(_ece, biased=True, top=1.0, over="labelled"),
+        "ece_debiased": Metric(_ece_debiased, top=1.0, bottom=-1.0, given_worlds=True, over="labelled"),
         "brier": Metric(_brier, top=1.0, over="labelled"),
         "avg_steps": Metric(_per("n_steps")),
         "avg_teacher_calls": Metric(_per("teacher_calls")),
         "cost_usd": Metric(_per("cost_usd")),
         "tokens": Metric(_per("tokens")),
     }
+
+
+AUC = Metric(_auc, share=True, top=1.0, over="labelled")
+"""Of the tally's scored steps."""
 
 
 def _over_seeds(tail: Callable[[Floats], Floats]) -> Metric:

@@ -111,7 +111,7 @@ def bundle_frames(bundles: Iterable[Bundle]) -> Frames:
         key = {name: getattr(bundle, name) for name in KEY_COLUMNS}
         rows = pd.DataFrame({"error": False, "flagged": False} | bundle.episodes)  # columns that bundles once lacked
         episodes.append(rows.assign(**key))
-        table = pd.DataFrame(bundle.steps)
+        table = pd.DataFrame({"scores": None} | bundle.steps)  # likewise
         owner = rows.iloc[table.pop("episode").to_numpy(dtype=int)]
         steps.append(table.assign(**key, z=owner["z"].to_numpy(), task_id=owner["task_id"].to_numpy()))
     step_table = pd.concat(steps, ignore_index=True)[list(STEP_COLUMNS)]

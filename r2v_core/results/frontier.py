@@ -16,7 +16,8 @@ from r2v_core.evaluation.resampling import Resamples, resampled
 from r2v_core.evaluation.statistics import Estimate, estimate, flip_p, flips, interval
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.family import Contrast
-from r2v_core.results.tables import format_interval, make_tallies, method_rank, resamples_for
+from r2v_core.results.naming import format_interval, method_rank
+from r2v_core.results.tallies import make_tallies, resamples_for
 
 ENDS = ("slm_only", "llm_only")
 """Every curve begins where no step and ends where every step goes to the teacher."""

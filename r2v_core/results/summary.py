@@ -8,7 +8,7 @@ import pandas as pd
 
 from r2v_core.agent.rules.table import RULES
 from r2v_core.results.bundles import Analysis, Bundle
-from r2v_core.results.tables import drawn_over, method_rank, summarised_seed
+from r2v_core.results.naming import drawn_over, method_rank, summarised_seed
 
 QUESTION = (
     "Does a learned, calibrated router that lets a teacher play single steps keep a small language model's agent close "

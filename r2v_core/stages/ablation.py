@@ -26,7 +26,7 @@ from r2v_core.digest import digest_of
 from r2v_core.evaluation.frame import Frames, frames
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.comparisons import REFERENCE, comparisons
-from r2v_core.results.tables import evaluations
+from r2v_core.results.evaluations import evaluations
 from r2v_core.runs import stopping
 from r2v_core.runs.directories import find_runs, relative_to
 from r2v_core.runs.fingerprint import BASE, fingerprint
