@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +13,9 @@ from r2v_core.errors import R2VError
 from r2v_core.trajectory import Episode, Step
 
 INJECTION_FAMILY = "prompt_injection"
+
+TOKENS = ("tokens_slm_in", "tokens_slm_out", "tokens_verifier", "tokens_teacher_in", "tokens_teacher_out")
+"""Tokens of an episode by who read or generated them."""
 
 EPISODE_COLUMNS: tuple[str, ...] = (
     "method",
@@ -38,6 +41,7 @@ EPISODE_COLUMNS: tuple[str, ...] = (
     "perturbations",
     "error",
     "flagged",
+    *TOKENS,
 )
 """``seed`` is the partition's; ``z`` the perturbation seed of a noisy episode and the replicate of a clean one;
 ``latency`` in seconds, ``cost`` in units; ``perturbations`` the families that struck, joined by '+';
@@ -170,6 +174,7 @@ def _episode_facts(episode: Episode) -> dict[str, Any]:
         "cost": episode.cost,
         "cost_usd": sum(step.cost_usd for step in steps),
         "tokens": sum(step.tokens_in + step.tokens_out for step in steps),
+        **_tokens(steps),
         "latency": sum(step.latency_s for step in steps),
         "injected": INJECTION_FAMILY in struck,
         "safety_failure": any(carried_out_injection(step) for step in steps),
@@ -177,6 +182,13 @@ def _episode_facts(episode: Episode) -> dict[str, Any]:
         "error": episode.error is not None,
         "flagged": bool(episode.metadata.get("verdict_flags")),
     }
+
+
+def _tokens(steps: Sequence[Step]) -> dict[str, int]:
+    read, written = sum(step.tokens_in for step in steps), sum(step.tokens_out for step in steps)
+    teacher_in, teacher_out = (sum(getattr(step, f"tokens_teacher_{way}") for step in steps) for way in ("in", "out"))
+    scored = sum(step.tokens_verifier for step in steps)
+    return dict(zip(TOKENS, (read - teacher_in, written - teacher_out, scored, teacher_in, teacher_out), strict=True))
 
 
 def _step_facts(step: Step, scores: Callable[[Mapping[str, float]], dict[str, float] | None]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.calibration import N_BINS, bin_index
+from r2v_core.evaluation.frame import TOKENS
 
 Floats = NDArray[np.float64]
 
@@ -86,6 +87,7 @@ SUMMED = (
     "safety_failure",
     "error",
     "flagged",
+    *TOKENS,
 )
 
 
@@ -302,7 +304,8 @@ def _brier(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
 def metric_functions(alpha: float) -> dict[str, Metric]:
     """Every reported metric by its column name; ``alpha`` is the tail share of ``cvar_failure``.
 
-    Averages are per episode: ``avg_cost`` in units, ``avg_latency`` in seconds, ``tokens`` in and out together.
+    Averages are per episode: ``avg_cost`` in units, ``avg_latency`` in seconds, ``tokens`` in and out together of small
+    model and teacher, and by who read or generated them.
     ``llm_call_rate`` is the share of all steps that the teacher played: a method that dithers has more steps and lowers
     it for free, so ``avg_teacher_calls`` stands beside it.
     """
@@ -322,6 +325,7 @@ def metric_functions(alpha: float) -> dict[str, Metric]:
         "avg_teacher_calls": Metric(_per("teacher_calls")),
         "cost_usd": Metric(_per("cost_usd")),
         "tokens": Metric(_per("tokens")),
+        **{name: Metric(_per(name)) for name in TOKENS},
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from r2v_core.evaluation.frame import Frames
+from r2v_core.results.answer import answer
 from r2v_core.results.bundles import Analysis, Bundle, bundle_frames, read_bundles
 from r2v_core.results.comparisons import (
     ABLATION_COLUMNS,
@@ -117,9 +118,15 @@ class ResultsManager:
         return comparison_table(methods), area_table(rows)
 
     @cached_property
+    def answer(self) -> str:
+        """The answer to the report's question, in one sentence."""
+        return answer(self.evaluations, records(self.comparisons), records(self.frontier_areas))
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """The content of llm_summary.json."""
         found = llm_summary(self.evaluations, self.comparisons, self.bundles, self.analysis)
+        found = {"question": found.pop("question"), "answer": self.answer, **found}
         tables = {"ablations": self.ablations, "frontier_areas": self.frontier_areas, "risk_scores": self.risk_scores}
         return found | {name: records(table) for name, table in tables.items()}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from r2v_core.evaluation.frame import TOKENS
 from r2v_core.results.naming import format_interval, method_rank, seed_key
 
 MAIN_COLUMNS = [
@@ -52,6 +53,7 @@ MAIN_COLUMNS = [
     "calls_vs_llm_only_ci",
     "cost_vs_llm_only",
     "cost_vs_llm_only_ci",
+    *TOKENS,
     "ece_debiased",
     "ece_debiased_ci",
 ]

@@ -99,6 +99,11 @@ ABLATIONS: dict[str, Ablation] = {
             "training.router.scorer=lagrangian",
             "training.router.brier_weight=0.0",
         ),
+        _single(
+            "no_temperature",
+            "The router's probabilities as its scorer gives them, without the calibration of level and slope",
+            "training.router.calibrated=false",
+        ),
         Ablation(
             "cost_ratio",
             "The published Lagrangian router, trained and counted for a cheaper and a dearer teacher",

@@ -182,6 +182,8 @@ def _setting(ctx: StageContext) -> dict[str, Any]:
         "benchmark_options": config["benchmark"]["options"],
         "cost_units": {
             "small_model_step": config["agent"]["cost_slm"],
+            "candidate": config["agent"].get("cost_candidate", 0.0),
+            "scored_candidate": config["agent"].get("cost_verifier", 0.0),
             "teacher_step": config["agent"]["cost_teacher"],
         },
         "perturbation_probabilities": {
@@ -229,6 +231,8 @@ def preview(manager: ResultsManager) -> str:
     seed = summarised_seed(list(table["seed"]))
     table = table[table["seed"] == seed]
     lines = [
+        f"**{manager.answer}**",
+        "",
         f"Intervals are {drawn_over(seed)}.",
         "",
         "| condition | method | success | interval | CVaR failure | teacher calls | cost | unsafe | ECE |",

@@ -147,7 +147,7 @@ _BUILT_IN = (
         inputs=(("candidates", "candidates"), ("perturbed", "perturb"), ("policy", "train_bc")),
         sections=(*_TRAINED, "candidates.rank_by", "training.lora", "training.dpo"),
         extends=(*_TRAINED, "training.lora"),
-        version="2",
+        version="3",
         shared=True,
     ),
     Stage(
@@ -200,7 +200,7 @@ _BUILT_IN = (
                 ("router", "train_router"),
             ),
             sections=(*_ROLLOUT, "evaluation"),
-            version="10",
+            version="11",
             shared=True,
         )
         for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))
@@ -215,7 +215,7 @@ _BUILT_IN = (
         resources=_BESIDE_DAGSTER,
         inputs=(("clean", "evaluate_clean"), ("noisy", "evaluate_noisy"), ("router", "train_router")),
         sections=("evaluation", "training.router"),
-        version="6",
+        version="7",
     ),
     Stage(
         name="report",
@@ -226,7 +226,7 @@ _BUILT_IN = (
         kinds=("matplotlib", "html"),
         resources=_BESIDE_DAGSTER,
         inputs=(("tables", "result_tables"), ("clean", "evaluate_clean"), ("noisy", "evaluate_noisy")),
-        version="3",
+        version="4",
     ),
 )
 

@@ -120,6 +120,7 @@ def pipeline(tmp_path: Path, make_episodes: Make, monkeypatch: pytest.MonkeyPatc
     [
         ("no_bc", {"train_bc", "candidates", *FROM_DPO}),
         ("no_brier", FROM_ROUTER),
+        ("no_temperature", FROM_ROUTER),
         ("cost_ratio", FROM_FEATURES),
         ("preference_sweep", FROM_DPO),
         ("unseen_noise", {"perturb", "train_bc", "train_verifier", "candidates", *FROM_DPO}),
