@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.calibration import N_BINS, bin_index
 from r2v_core.evaluation.frame import TOKENS
+from r2v_core.evaluation.scores import debiased_error, weighted_auc
 
 Floats = NDArray[np.float64]
 
@@ -248,53 +249,25 @@ def _ece(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
 
 
 def _ece_debiased(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
-    """Root of the squared calibration error without what chance adds to it; negative where gaps are smaller than that.
-
-    With R_tm = Σ (label − probability) and n_tm the number of template t's steps in bin m, and all sums over pairs of
-    different templates, E = Σ_m (n_m / n) · (Σ_{s≠t} R_sm R_tm) / (Σ_{s≠t} n_sm n_tm); the value is sign(E) √|E|. With
-    one step a template that is the debiased estimator of Kumar et al. (2019, "Verified uncertainty calibration"):
-    what residuals have in common is their product over different units. Units are templates, because steps of one
-    episode err together; of all perturbation seeds (``given_worlds``). A bin with a single template adds 0.
-    """
-    names, first, index = np.unique(tally.templates, return_index=True, return_inverse=True)
-    cells = np.zeros((len(names), *tally.bins.shape[1:]))
-    np.add.at(cells, index, tally.bins)
-    count, residual = cells[..., 0], cells[..., 2] - cells[..., 1]
-    drawn = tasks[:, first]  # tasks of one template are drawn together
-    n = drawn @ count
-    products = (drawn @ residual) ** 2 - drawn**2 @ residual**2
-    pairs = n**2 - drawn**2 @ count**2
-    gaps = np.divide(products, pairs, where=pairs > 0, out=np.zeros_like(n))
-    squared = _ratio((n * gaps).sum(axis=-1), n.sum(axis=-1))
-    return np.sign(squared) * np.sqrt(np.abs(squared))
-
-
-CHUNK = 4_000_000
-"""Weights of steps held at once."""
+    """Of all perturbation seeds; bins aren't kept apart by them (``given_worlds``)."""
+    _, first, index = np.unique(tally.templates, return_index=True, return_inverse=True)
+    bins = np.zeros((len(first), *tally.bins.shape[1:]))
+    np.add.at(bins, index, tally.bins)
+    return debiased_error(bins, tasks[:, first])  # tasks of one template are drawn together
 
 
 def _auc(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
-    """Probability that a failure's score is above another step's, ties half (Mann & Whitney 1947), steps weighted.
-
-    NaN where the drawn labels are all alike.
-    """
+    """NaN where the drawn labels are all alike."""
     steps = tally.scored
     assert steps is not None
-    order = np.argsort(steps.score, kind="stable")
-    owner, met, label = steps.owner[order], steps.met[order], steps.label[order]
-    starts = np.flatnonzero(np.diff(steps.score[order], prepend=-np.inf))
-    found = []
     drawn = np.ones((1, len(tally.zs))) if worlds is None else worlds
     tasks, drawn = np.broadcast_arrays(tasks[:, :, None], drawn[:, None, :])
-    rows, size = len(tasks), max(1, CHUNK // max(1, order.size))
-    for start in range(0, rows, size):
-        part = slice(start, start + size)
-        weights = tasks[part, owner, met] * drawn[part, owner, met]
-        failed = np.add.reduceat(weights * label, starts, axis=1)
-        other = np.add.reduceat(weights * (1 - label), starts, axis=1)
-        wins = (failed * (np.cumsum(other, axis=1) - other / 2)).sum(axis=1)
-        found.append(_ratio(wins, failed.sum(axis=1) * other.sum(axis=1)))
-    return np.concatenate(found)
+    return weighted_auc(
+        steps.score,
+        steps.label,
+        len(tasks),
+        lambda part: tasks[part, steps.owner, steps.met] * drawn[part, steps.owner, steps.met],
+    )
 
 
 def _brier(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:

@@ -12,7 +12,8 @@ from r2v_core.evaluation.calibration import expected_calibration_error
 from r2v_core.evaluation.discrimination import auc_estimates
 from r2v_core.evaluation.metrics import AUC, ScoredSteps, Tally, metric_functions, tally, tally_of_steps
 from r2v_core.evaluation.resampling import draw
-from r2v_core.evaluation.statistics import Estimate, estimate
+from r2v_core.evaluation.scores import debiased_calibration_error
+from r2v_core.evaluation.statistics import estimate
 from tests.evaluation.test_metrics import episodes_table, steps_table
 
 ECE = metric_functions(0.2)["ece_debiased"]
@@ -48,7 +49,7 @@ def test_the_order_alone_counts_and_the_difference_is_paired() -> None:
     names = [f"t{i % 16}" for i in range(400)]
     found = auc_estimates({"r2v": good, "same": np.exp(good), "noise": random.normal(size=400)}, label, names)
     auc, lead = found["same"]
-    assert (auc, lead) == (found["r2v"][0], Estimate(0.0, 0.0, 0.0)) or (lead and (lead.value, lead.low, lead.high))
+    assert auc == found["r2v"][0] and lead is not None and lead.value == 0.0 and lead.low < 0 < lead.high
     assert found["r2v"][1] is None and auc.value == pytest.approx(roc_auc_score(label, good))
     auc, lead = found["noise"]
     assert lead is not None and lead.value == pytest.approx(found["r2v"][0].value - auc.value) and lead.low > 0
@@ -117,6 +118,9 @@ def test_with_one_step_a_template_it_is_the_estimator_of_kumar_et_al() -> None:
         n, mean = (p == value).sum(), y[p == value].mean()
         expected += n / 300 * ((mean - value) ** 2 - mean * (1 - mean) / (n - 1))
     assert _debiased(p[:, None], y[:, None]) == pytest.approx(np.sign(expected) * np.sqrt(abs(expected)))
+    names = [f"t{i // 3}" for i in range(300)]
+    together = _debiased(p.reshape(100, 3), y.reshape(100, 3))
+    assert debiased_calibration_error(p, y, names) == pytest.approx(together) != _debiased(p[:, None], y[:, None])
 
 
 def test_nothing_is_left_of_a_calibrated_score_and_the_truth_of_a_miscalibrated_one() -> None:
