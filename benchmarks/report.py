@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from r2v_core.evaluation.frame import frames
 from r2v_core.results import ResultsManager
 from r2v_core.results.bundles import Analysis, make_bundles, write_bundle
-from r2v_core.results.figures import frontier, save
+from r2v_core.results.plotting import save
 from r2v_core.results.report import render_report
+from r2v_core.results.success_figures import frontier
 from r2v_core.runs.manifest import read_manifest
 from r2v_core.runs.parquet import read_parquet
 from r2v_core.trajectory import Episode, Observation

@@ -34,7 +34,9 @@ MIGRATIONS: dict[str, dict[int, Migration]] = {
     "StageSpec": {
         1: lambda values: values | {"variant": ""},
     },
-    "Episode": {},
+    "Episode": {
+        1: lambda values: values,  # nobody counted the verifier's tokens, nor the teacher's apart; both read as 0
+    },
     "Task": {},
     "CandidateRow": {},
     "RouterRow": {

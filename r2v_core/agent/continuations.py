@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from r2v_core.agent.live import Branch, Choice, Job, Live, each
-from r2v_core.agent.proposer import Proposer, best_candidate
+from r2v_core.agent.proposer import Proposer, best_candidate, step_cost
 from r2v_core.agent.routed import failed_here
 from r2v_core.benchmarks.base import Task
 from r2v_core.config.schema import AgentConfig, SLMConfig
@@ -69,7 +69,8 @@ class SmallModel:
                     decision=Decision(method=METHOD, candidates=list(proposal.candidates), chosen=best, cut=prompt.cut),
                     tokens_in=proposal.tokens_in,
                     tokens_out=proposal.tokens_out,
-                    cost=self.agent.cost_slm,
+                    tokens_verifier=proposal.tokens_verifier,
+                    cost=step_cost(self.agent, proposal.candidates),
                     latency_s=proposal.latency_s,
                 )
             )

@@ -85,6 +85,9 @@ class Choice:
     """Why there is no action (a refused request): the episode ends here."""
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_teacher_in: int = 0
+    tokens_teacher_out: int = 0
+    tokens_verifier: int = 0
     cost: float = 0.0
     cost_usd: float = 0.0
     latency_s: float = 0.0

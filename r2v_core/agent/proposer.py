@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from r2v_core.benchmarks.actions import one_line
-from r2v_core.config.schema import CandidatesConfig
+from r2v_core.config.schema import AgentConfig, CandidatesConfig
 from r2v_core.digest import derive_seed, digest_of
 from r2v_core.engines.base import Engine
 from r2v_core.runs.memory import Memory
@@ -31,9 +31,13 @@ class Proposal:
 
     candidates: tuple[Candidate, ...]
     tokens_in: int
+    """Of the prompt, which is read once for all candidates."""
     tokens_out: int
+    """Of all K candidates."""
     latency_s: float
     """This context's share of its batch's wall time, seconds; remembered, it reports the same figure."""
+    tokens_verifier: int = 0
+    """Read by the verifier: the prompt once, then each different action with its end of turn."""
 
 
 class Proposer:
@@ -94,9 +98,20 @@ class Proposer:
                 tokens_in=self.engine.count_tokens(prompt),
                 tokens_out=sum(candidate.n_tokens for candidate in candidates),
                 latency_s=share,
+                tokens_verifier=self._scored(prompt, candidates) if self.verifier is not None else 0,
             )
             for prompt, candidates in zip(prompts, sampled, strict=True)
         ]
+
+    def _scored(self, prompt: str, candidates: Sequence[Candidate]) -> int:
+        texts = dict.fromkeys(candidate.text for candidate in candidates)
+        return self.engine.count_tokens(prompt) + sum(self.engine.count_tokens(text) + 1 for text in texts)
+
+
+def step_cost(agent: AgentConfig, candidates: Sequence[Candidate]) -> float:
+    """Cost units of the small model's part of a step: the step, each candidate, each different one that was scored."""
+    scored = {candidate.text for candidate in candidates if candidate.score is not None}
+    return agent.cost_slm + agent.cost_candidate * len(candidates) + agent.cost_verifier * len(scored)
 
 
 def score_candidates(

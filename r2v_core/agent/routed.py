@@ -10,7 +10,7 @@ from functools import partial
 from r2v_core.agent.advice import ask_teacher
 from r2v_core.agent.features import features, standing_still, vain_calls
 from r2v_core.agent.live import Choice, Live, each
-from r2v_core.agent.proposer import Proposal, Proposer, best_candidate
+from r2v_core.agent.proposer import Proposal, Proposer, best_candidate, step_cost
 from r2v_core.agent.rules.base import RoutingContext, RoutingDecision, Rule
 from r2v_core.agent.rules.table import looks_ahead, proposes
 from r2v_core.config.schema import AgentConfig, SLMConfig
@@ -126,7 +126,8 @@ class RoutedAgent:
             decision=decision,
             tokens_in=proposal.tokens_in,
             tokens_out=proposal.tokens_out,
-            cost=self.agent.cost_slm,
+            tokens_verifier=proposal.tokens_verifier,
+            cost=step_cost(self.agent, candidates),
             latency_s=proposal.latency_s + time.perf_counter() - began,
         )
         if choice.actor == "teacher" and (refusal := self._refusal(one)):
@@ -151,6 +152,8 @@ class RoutedAgent:
             error=advice.error and f"teacher: {advice.error}",
             tokens_in=choice.tokens_in + advice.tokens_in,
             tokens_out=choice.tokens_out + advice.tokens_out,
+            tokens_teacher_in=advice.tokens_in,
+            tokens_teacher_out=advice.tokens_out,
             cost=choice.cost + self.agent.cost_teacher,
             cost_usd=choice.cost_usd + advice.cost_usd,
             latency_s=choice.latency_s + advice.latency_s,
@@ -163,6 +166,8 @@ def _overhearing(choice: Choice, advice: Advice) -> Choice:
         expert_action=None if advice.error else advice.action,
         tokens_in=choice.tokens_in + advice.tokens_in,
         tokens_out=choice.tokens_out + advice.tokens_out,
+        tokens_teacher_in=advice.tokens_in,
+        tokens_teacher_out=advice.tokens_out,
         cost_usd=choice.cost_usd + advice.cost_usd,
     )
 

@@ -309,6 +309,9 @@ class DPOConfig(OptimConfig):
     beta: float = Field(0.1, gt=0, description="DPO temperature (Rafailov et al. 2023)")
     consistency_weight: float = Field(0.1, ge=0, description="λ_cons on the Jensen-Shannon divergence")
     consistency_batch: Positive = Field(2, description="state pairs per step for the consistency term")
+    validation_share: Probability = Field(
+        0.15, description="share of templates whose pairs are held out to report accuracy, margin and divergence"
+    )
 
 
 class RouterConfig(Section):
@@ -342,6 +345,9 @@ class RouterConfig(Section):
         description="the model that gives r2v's probability: the published Lagrangian net, or a logistic regression, "
         "a net or an ensemble of five trained by log loss; auto: the one with the lowest log loss when cross-fitted "
         "over router templates",
+    )
+    calibrated: bool = Field(
+        True, description="whether probabilities get a level and a slope, fitted to cross-fitted predictions"
     )
     baselines: list[str] = Field(
         default_factory=list,
@@ -404,6 +410,8 @@ class AgentConfig(Section):
         "0: no limit",
     )
     cost_slm: float = Field(1.0, gt=0, description="cost units of one SLM step")
+    cost_candidate: float = Field(0.0, ge=0, description="further cost units of each of its K candidates")
+    cost_verifier: float = Field(0.0, ge=0, description="further cost units of each different candidate that is scored")
     cost_teacher: float = Field(50.0, gt=0, description="cost units of one teacher step")
     self_correction: bool = Field(True, description="avoid an action that just failed in the same state, by re-ranking")
     verifier: bool = Field(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,6 +14,9 @@ from r2v_core.models.labels import IN_METADATA, PROGRESS
 from r2v_core.trajectory import Episode, Step
 
 INJECTION_FAMILY = "prompt_injection"
+
+TOKENS = ("tokens_slm_in", "tokens_slm_out", "tokens_verifier", "tokens_teacher_in", "tokens_teacher_out")
+"""Tokens of an episode by who read or generated them."""
 
 EPISODE_COLUMNS: tuple[str, ...] = (
     "method",
@@ -38,6 +42,7 @@ EPISODE_COLUMNS: tuple[str, ...] = (
     "perturbations",
     "error",
     "flagged",
+    *TOKENS,
 )
 """``seed`` is the partition's; ``z`` the perturbation seed of a noisy episode and the replicate of a clean one;
 ``latency`` in seconds, ``cost`` in units; ``perturbations`` the families that struck, joined by '+';
@@ -56,10 +61,12 @@ STEP_COLUMNS: tuple[str, ...] = (
     "label",
     "escalate",
     "teacher",
+    "scores",
 )
 """``label``: 1 where the small model's chosen action would not have made progress, 0 where it would, NaN where unknown
 or where the method's probability is of something else. ``escalate``: what the rule wanted; ``teacher``: who acted (a
-budget can refuse an escalation)."""
+budget can refuse an escalation). ``scores``: other rules' risk scores of the same step by name, at steps of the method
+that they are compared with; else None."""
 
 IDENTITY = ["method", "benchmark", "condition", "seed", "z", "task_id"]
 
@@ -95,11 +102,20 @@ def step_label(step: Step) -> float:
     return float("nan") if progress is None else float(not progress)
 
 
-def frames(episodes: Iterable[Episode]) -> Frames:
+Scores = Callable[[str, Mapping[str, float]], dict[str, float] | None]
+"""(method, features of one of its steps) → what is put into the column ``scores``."""
+
+
+def _no_scores(method: str, features: Mapping[str, float]) -> None:
+    return None
+
+
+def frames(episodes: Iterable[Episode], scores: Scores = _no_scores) -> Frames:
     """Both tables of an evaluation's episodes, sorted by identity.
 
     Args:
         episodes: streamed once; their metadata must hold ``method`` and ``condition``, and clean ones ``replicate``.
+        scores: what other rules say of a step.
 
     Raises:
         R2VError: naming the episode, if metadata is missing, or if one method played the same task under the same
@@ -111,7 +127,8 @@ def frames(episodes: Iterable[Episode]) -> Frames:
         identity = _identity(episode)
         rows.append(identity | _episode_facts(episode))
         judged = episode.metadata.get(IN_METADATA, PROGRESS) == PROGRESS
-        steps.extend(identity | _step_facts(step, judged) for step in episode.steps)
+        told = partial(scores, identity["method"])
+        steps.extend(identity | _step_facts(step, judged, told) for step in episode.steps)
     table = pd.DataFrame(rows, columns=list(EPISODE_COLUMNS))
     twice = table[table.duplicated(IDENTITY)]
     if len(twice):
@@ -160,6 +177,7 @@ def _episode_facts(episode: Episode) -> dict[str, Any]:
         "cost": episode.cost,
         "cost_usd": sum(step.cost_usd for step in steps),
         "tokens": sum(step.tokens_in + step.tokens_out for step in steps),
+        **_tokens(steps),
         "latency": sum(step.latency_s for step in steps),
         "injected": INJECTION_FAMILY in struck,
         "safety_failure": any(carried_out_injection(step) for step in steps),
@@ -169,7 +187,16 @@ def _episode_facts(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _step_facts(step: Step, judged: bool) -> dict[str, Any]:
+def _tokens(steps: Sequence[Step]) -> dict[str, int]:
+    read, written = sum(step.tokens_in for step in steps), sum(step.tokens_out for step in steps)
+    teacher_in, teacher_out = (sum(getattr(step, f"tokens_teacher_{way}") for step in steps) for way in ("in", "out"))
+    scored = sum(step.tokens_verifier for step in steps)
+    return dict(zip(TOKENS, (read - teacher_in, written - teacher_out, scored, teacher_in, teacher_out), strict=True))
+
+
+def _step_facts(
+    step: Step, judged: bool, scores: Callable[[Mapping[str, float]], dict[str, float] | None]
+) -> dict[str, Any]:
     decision = step.decision
     teacher = step.actor == "teacher"
     probability = decision.probability if decision else None
@@ -181,4 +208,5 @@ def _step_facts(step: Step, judged: bool) -> dict[str, Any]:
         "label": step_label(step) if judged else float("nan"),
         "escalate": decision.escalate if decision else teacher,
         "teacher": teacher,
+        "scores": scores(decision.features) if decision and decision.features else None,
     }

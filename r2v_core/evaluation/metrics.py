@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.adjusted import world_rates
 from r2v_core.evaluation.calibration import N_BINS, bin_index
+from r2v_core.evaluation.frame import TOKENS
+from r2v_core.evaluation.scores import debiased_error, weighted_auc
 
 Floats = NDArray[np.float64]
 
@@ -100,7 +102,21 @@ SUMMED = (
     "safety_failure",
     "error",
     "flagged",
+    *TOKENS,
 )
+
+
+@dataclass(frozen=True)
+class ScoredSteps:
+    """Labelled steps with a risk score of any scale; all of shape (n,)."""
+
+    owner: NDArray[np.intp]
+    """Row of the step's task."""
+    met: NDArray[np.intp]
+    """Column of its perturbation seed."""
+    score: Floats
+    label: Floats
+    """In [0, 1]; a label t is a failure of weight t and none of weight 1 − t."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,8 @@ class Tally:
     """Σ (probability − label)² over labelled steps, shape (tasks, |Z|)."""
     bins: Floats
     """Labelled steps by probability bin: count, Σ probability, Σ label; shape (tasks, bins, 3)."""
+    scored: ScoredSteps | None = None
+    """Single steps, for what is no sum."""
 
     @property
     def success(self) -> Floats:
@@ -179,6 +197,16 @@ def _added(shape: tuple[int, int], at: tuple[Any, Any], values: Floats) -> Float
     return cells
 
 
+def tally_of_steps(
+    tasks: tuple[str, ...], templates: tuple[str, ...], zs: tuple[int, ...], worlds: bool, scored: ScoredSteps
+) -> Tally:
+    """A tally of steps alone: no episode is counted in it."""
+    shape = len(tasks), len(zs)
+    nothing = np.zeros(shape)
+    labelled = _added(shape, (scored.owner, scored.met), np.ones_like(scored.score))
+    return Tally(tasks, templates, zs, worlds, nothing, {}, labelled, nothing, np.zeros((shape[0], N_BINS, 3)), scored)
+
+
 Compute = Callable[[Tally, Floats, Floats | None], Floats]
 """(tally, weights of tasks of shape (B, tasks), weights of perturbation seeds of shape (B, |Z|), None for all alike) →
 values of shape (B,), NaN where there is nothing to stand on. One row of weights goes with any number of the other's."""
@@ -190,11 +218,15 @@ class Metric:
 
     compute: Compute
     share: bool = False
-    """A share of episodes: able to sit at a bound without any spread."""
+    """Able to sit at a bound without any spread, as a share of episodes is."""
     biased: bool = False
     """Noise moves it one way (a minimum, a tail mean, a sum of absolute gaps), so a resample of the data overshoots."""
     top: float = math.inf
-    """The largest value there can be; none is below 0."""
+    """The largest value there can be."""
+    bottom: float = 0.0
+    """The smallest."""
+    given_worlds: bool = False
+    """It isn't kept apart by perturbation seed, so its interval takes these as they are; so do ``biased`` ones."""
     over: str = "episodes"
     """What it is made from: 'episodes', 'seeds' (nothing to say without perturbation seeds), 'labelled' steps."""
 
@@ -233,6 +265,28 @@ def _ece(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
     return _ratio(np.abs(sums[..., 2] - sums[..., 1]).sum(axis=-1), sums[..., 0].sum(axis=-1))
 
 
+def _ece_debiased(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
+    """Of all perturbation seeds; bins aren't kept apart by them (``given_worlds``)."""
+    _, first, index = np.unique(tally.templates, return_index=True, return_inverse=True)
+    bins = np.zeros((len(first), *tally.bins.shape[1:]))
+    np.add.at(bins, index, tally.bins)
+    return debiased_error(bins, tasks[:, first])  # tasks of one template are drawn together
+
+
+def _auc(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
+    """NaN where the drawn labels are all alike."""
+    steps = tally.scored
+    assert steps is not None
+    drawn = np.ones((1, len(tally.zs))) if worlds is None else worlds
+    tasks, drawn = np.broadcast_arrays(tasks[:, :, None], drawn[:, None, :])
+    return weighted_auc(
+        steps.score,
+        steps.label,
+        len(tasks),
+        lambda part: tasks[part, steps.owner, steps.met] * drawn[part, steps.owner, steps.met],
+    )
+
+
 def _brier(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
     return _ratio(_drawn(tally.squares, tasks, worlds), _drawn(tally.labelled, tasks, worlds))
 
@@ -240,7 +294,8 @@ def _brier(tally: Tally, tasks: Floats, worlds: Floats | None) -> Floats:
 def metric_functions(alpha: float) -> dict[str, Metric]:
     """Every reported metric by its column name; ``alpha`` is the tail share of ``cvar_failure``.
 
-    Averages are per episode: ``avg_cost`` in units, ``avg_latency`` in seconds, ``tokens`` in and out together.
+    Averages are per episode: ``avg_cost`` in units, ``avg_latency`` in seconds, ``tokens`` in and out together of small
+    model and teacher, and by who read or generated them.
     ``llm_call_rate`` is the share of all steps that the teacher played: a method that dithers has more steps and lowers
     it for free, so ``avg_teacher_calls`` stands beside it.
     """
@@ -254,12 +309,18 @@ def metric_functions(alpha: float) -> dict[str, Metric]:
         "llm_call_rate": Metric(_per("teacher_calls", "n_steps"), top=1.0),
         "safety_failure_rate": Metric(_per("safety_failure"), share=True, top=1.0),
         "ece": Metric(_ece, biased=True, top=1.0, over="labelled"),
+        "ece_debiased": Metric(_ece_debiased, top=1.0, bottom=-1.0, given_worlds=True, over="labelled"),
         "brier": Metric(_brier, top=1.0, over="labelled"),
         "avg_steps": Metric(_per("n_steps")),
         "avg_teacher_calls": Metric(_per("teacher_calls")),
         "cost_usd": Metric(_per("cost_usd")),
         "tokens": Metric(_per("tokens")),
+        **{name: Metric(_per(name)) for name in TOKENS},
     }
+
+
+AUC = Metric(_auc, share=True, top=1.0, over="labelled")
+"""Of the tally's scored steps."""
 
 
 def _over_seeds(tail: Callable[[Floats], Floats]) -> Metric:

@@ -149,7 +149,8 @@ def _draw_units(
 def resampled(tallies: Mapping[int, Tally], metric: Metric, resamples: Resamples) -> tuple[Floats, Floats]:
     """A metric on the data and on the resamples, averaged over training seeds.
 
-    Worlds are taken as they are where noise moves a metric one way (``Metric.biased``).
+    Worlds are taken as they are where noise moves a metric one way, or it does not tell them apart (``Metric.biased``,
+    ``given_worlds``).
 
     Returns:
         The value of each training seed, shape (seeds,), and the resampled averages, shape (4, B): everything drawn,
@@ -160,7 +161,7 @@ def resampled(tallies: Mapping[int, Tally], metric: Metric, resamples: Resamples
         once, drawn = np.ones((1, len(tally.tasks))), resamples.templates[seed]
         point = metric.compute(tally, once, None)[0]
         alone = metric.compute(tally, drawn, None)
-        worlds = None if metric.biased else resamples.worlds_of(seed, tally)
+        worlds = None if metric.biased or metric.given_worlds else resamples.worlds_of(seed, tally)
         if worlds is None:
             both, world = alone, np.full(len(alone), point)
         else:

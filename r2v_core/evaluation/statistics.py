@@ -115,7 +115,9 @@ def unseen_share(n: int, confidence: float) -> float:
     return float(binomtest(0, n).proportion_ci(confidence, method="exact").high)
 
 
-def _estimate(points: Floats, draws: Floats, metric: Metric, resamples: Resamples, lowest: float) -> Estimate:
+def _estimate(
+    points: Floats, draws: Floats, metric: Metric, resamples: Resamples, bounds: tuple[float, float]
+) -> Estimate:
     """An estimate from the values of the partition seeds and the resampled averages.
 
     Where every resample agrees (all episodes succeed, or none), the bootstrap would claim certainty. Then templates
@@ -123,7 +125,6 @@ def _estimate(points: Floats, draws: Floats, metric: Metric, resamples: Resample
     """
     value = float(points.mean())
     spread = float(points.std(ddof=1)) if len(points) > 1 else NAN
-    bounds = lowest * metric.top if lowest else 0.0, metric.top
     low, high = interval(value, draws, resamples, biased=metric.biased, bounds=bounds)
     if metric.share and low == high:
         unseen = unseen_share(resamples.n_clusters, resamples.confidence)
@@ -139,7 +140,7 @@ def estimate(tallies: Mapping[int, Tally], metric: Metric, resamples: Resamples)
         metric: what to compute.
         resamples: the shared draws.
     """
-    return _estimate(*resampled(tallies, metric, resamples), metric, resamples, lowest=0.0)
+    return _estimate(*resampled(tallies, metric, resamples), metric, resamples, (metric.bottom, metric.top))
 
 
 def difference(
@@ -160,7 +161,8 @@ def difference(
         raise R2VError("a paired difference needs the same tasks on both sides")
     points_a, draws_a = resampled(first, metric, resamples)
     points_b, draws_b = resampled(second, metric, resamples)
-    return _estimate(points_a - points_b, draws_a - draws_b, metric, resamples, lowest=-1.0)
+    reach = metric.top - metric.bottom
+    return _estimate(points_a - points_b, draws_a - draws_b, metric, resamples, (-reach, reach))
 
 
 @dataclass(frozen=True)

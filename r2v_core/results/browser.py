@@ -18,8 +18,8 @@ import pandas as pd
 
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.frame import carried_out_injection
+from r2v_core.results.naming import method_rank
 from r2v_core.results.summary import number
-from r2v_core.results.tables import method_rank
 from r2v_core.trajectory import Candidate, Decision, Episode, Observation, Step
 
 SHARD_EPISODES = 48

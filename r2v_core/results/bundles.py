@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from r2v_core.errors import R2VError
-from r2v_core.evaluation.frame import EPISODE_COLUMNS, STEP_COLUMNS, Frames
+from r2v_core.evaluation.frame import EPISODE_COLUMNS, STEP_COLUMNS, TOKENS, Frames
 from r2v_core.migrations import current_version, read_record
 from r2v_core.runs.manifest import write_atomic
 
@@ -109,9 +110,10 @@ def bundle_frames(bundles: Iterable[Bundle]) -> Frames:
     episodes, steps = [], []
     for bundle in bundles:
         key = {name: getattr(bundle, name) for name in KEY_COLUMNS}
-        rows = pd.DataFrame({"error": False, "flagged": False} | bundle.episodes)  # columns that bundles once lacked
+        lacking = dict.fromkeys(TOKENS, np.nan) | {"error": False, "flagged": False}  # columns that bundles once lacked
+        rows = pd.DataFrame(lacking | bundle.episodes)
         episodes.append(rows.assign(**key))
-        table = pd.DataFrame(bundle.steps)
+        table = pd.DataFrame({"scores": None} | bundle.steps)  # likewise
         owner = rows.iloc[table.pop("episode").to_numpy(dtype=int)]
         steps.append(table.assign(**key, z=owner["z"].to_numpy(), task_id=owner["task_id"].to_numpy()))
     step_table = pd.concat(steps, ignore_index=True)[list(STEP_COLUMNS)]

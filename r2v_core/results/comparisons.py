@@ -13,7 +13,8 @@ from r2v_core.evaluation.metrics import metric_functions, tally
 from r2v_core.evaluation.statistics import difference, estimate, holm, mcnemar_exact, sign_flip
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.family import Contrast, correct
-from r2v_core.results.tables import format_interval, method_rank, resamples_for
+from r2v_core.results.naming import format_interval, method_rank, seed_label
+from r2v_core.results.tallies import resamples_for
 
 REFERENCE = "r2v"
 """The method that all others are compared with."""
@@ -103,13 +104,12 @@ def _compare(
     test = mcnemar_exact(first["success"], second["success"])
     gained = first["success"].astype(float) - second["success"].astype(float)
     flipped = sign_flip(gained.groupby(first["template_id"]).sum(), rng("sign flips"))
-    seeds = [str(seed) for seed in mine_by_seed]
     row: dict[str, Any] = {
         "method": mine["method"].iloc[0],
         "baseline": theirs["method"].iloc[0],
         "benchmark": mine["benchmark"].iloc[0],
         "condition": condition,
-        "seed": seeds[0] if len(seeds) == 1 else "all",
+        "seed": seed_label(mine_by_seed),
         "n_pairs": len(both),
         "n_tasks": first["task_id"].nunique(),
         "n_templates": resamples.n_clusters,

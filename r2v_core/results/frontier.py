@@ -16,7 +16,8 @@ from r2v_core.evaluation.resampling import Resamples, resampled
 from r2v_core.evaluation.statistics import Estimate, estimate, flip_p, flips, interval
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.family import Contrast
-from r2v_core.results.tables import format_interval, make_tallies, method_rank, resamples_for
+from r2v_core.results.naming import format_interval, method_rank
+from r2v_core.results.tallies import make_tallies, resamples_for
 
 ENDS = ("slm_only", "llm_only")
 """Every curve begins where no step and ends where every step goes to the teacher."""
@@ -28,7 +29,11 @@ FRONTIER_COLUMNS = [
 ]  # fmt: skip
 AREA_COLUMNS = ["rule", "condition", "area", "area_ci", "difference", "difference_ci", "verdict", "n_points",
                 "n_tasks", "cost_area", "cost_area_ci", "cost_area_difference", "cost_area_difference_ci",
-                "cost_area_verdict", "p", "p_holm", "cost_area_p", "cost_area_p_holm"]  # fmt: skip
+                "cost_area_verdict", "p", "p_holm", "cost_area_p", "cost_area_p_holm",
+                "equal_cost", "equal_cost_success", "equal_cost_success_ci", "equal_cost_difference",
+                "equal_cost_difference_ci", "equal_cost_verdict", "equal_cost_p", "equal_cost_p_holm"]  # fmt: skip
+PREFIXES = {"area": "", "cost_area": "cost_area_", "equal_cost_success": "equal_cost_"}
+"""What is computed from a curve → how the columns of its comparison begin."""
 
 Floats = NDArray[np.float64]
 
@@ -85,12 +90,39 @@ def cost_area(cost: Floats, success: Floats, ends: tuple[int, int]) -> Floats:
     Returns:
         Shape (B,); NaN where the teacher alone does not cost more than the small model alone.
     """
+    return area(*_between(cost, success, ends))
+
+
+def success_at(cost: Floats, success: Floats, ends: tuple[int, int], place: float) -> Floats:
+    """Success at one place between the costs of the small model alone (0) and of the teacher alone (1).
+
+    Linear between the neighbouring points: what lots drawn between two thresholds would have.
+
+    Args:
+        cost: mean cost of an episode at each point, shape (points, B).
+        success: success rates, the same shape.
+        ends: rows of the small model alone and of the teacher alone.
+        place: in [0, 1].
+
+    Returns:
+        Shape (B,); NaN where the teacher alone does not cost more than the small model alone.
+    """
+    x, y = _between(cost, success, ends)
+    order = np.argsort(x, axis=0, kind="stable")
+    x, y = np.take_along_axis(x, order, axis=0), np.take_along_axis(y, order, axis=0)
+    right = np.clip((x <= place).sum(axis=0), 1, len(x) - 1)[None]
+    (x0, x1), (y0, y1) = ([np.take_along_axis(table, at, axis=0)[0] for at in (right - 1, right)] for table in (x, y))
+    share = np.divide(place - x0, x1 - x0, where=x1 > x0, out=np.ones_like(x0))
+    return np.where(np.isnan(x).any(axis=0), np.nan, y0 + share * (y1 - y0))
+
+
+def _between(cost: Floats, success: Floats, ends: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Costs as places between the ends', and success, where a point beyond an end counts as that end."""
     low, high = cost[ends[0]], cost[ends[1]]
     with np.errstate(invalid="ignore", divide="ignore"):
         x = np.where(high > low, (cost - low) / (high - low), np.nan)
-    below, above = x <= 0, x >= 1
-    y = np.where(below, success[ends[0]], np.where(above, success[ends[1]], success))
-    return area(np.clip(x, 0.0, 1.0), y)
+    y = np.where(x <= 0, success[ends[0]], np.where(x >= 1, success[ends[1]], success))
+    return np.clip(x, 0.0, 1.0), y
 
 
 def area_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -103,9 +135,10 @@ def compare_areas(
 ) -> tuple[list[dict[str, Any]], list[Contrast]]:
     """The areas under each rule's curve, and how much larger the reference's are, with intervals and tests.
 
-    Intervals are paired: every rule is recomputed on the same draws. Tests swap the two rules on whole templates
-    (:func:`area_flips`). Empty without a sweep or without its ends. ``cost_area`` is the one to go by: a share of calls
-    falls when an agent dithers, its cost does not.
+    ``equal_cost_success`` is the curve's success at the cost that the reference came to at its calibrated threshold
+    (``equal_cost``, units an episode), where that was played. Intervals are paired: every rule is recomputed on the
+    same draws. Tests swap the two rules on whole templates (:func:`area_flips`). Empty without a sweep or without its
+    ends. ``cost_area`` is the one to go by: a share of calls falls when an agent dithers, its cost does not.
 
     Returns:
         A row a rule, and its differences, whose correction and verdict are still to be written into the rows.
@@ -124,19 +157,20 @@ def compare_areas(
         for rule in rules:
             swept = sorted(m for m, c in tallies if c == condition and "@" in m and rule_of(m) == rule)
             curves[rule] = {m.partition("@")[2] or m: tallies[m, condition] for m in (*ENDS, *swept)}
-        found = {rule: _areas(list(curve.values()), metrics, resamples) for rule, curve in curves.items()}
+        spent, place = _played(tallies.get((reference, condition)), [tallies[end, condition] for end in ENDS])
+        found = {rule: _areas(list(curve.values()), metrics, resamples, place) for rule, curve in curves.items()}
         n_tasks = len({task for tally in by_seed.values() for task in tally.tasks})
         for rule, areas in found.items():
             row: dict[str, Any] = {"rule": rule, "condition": condition, "n_tasks": n_tasks}
-            row["n_points"] = len(curves[rule])
+            row |= {"n_points": len(curves[rule]), "equal_cost": spent}
             compared = rule != reference and reference in found
-            tests = area_flips(curves[reference], curves[rule]) if compared else {}
+            tests = area_flips(curves[reference], curves[rule], place) if compared else {}
             for name, (value, draws) in areas.items():
                 row[name] = value
                 row[f"{name}_ci"] = format_interval(*interval(value, draws, resamples, bounds=(0.0, 1.0)))
                 if compared:
                     best, best_draws = found[reference][name]
-                    lead, start = best - value, "" if name == "area" else f"{name}_"
+                    lead, start = best - value, PREFIXES[name]
                     low, high = interval(lead, best_draws - draws, resamples, bounds=(-1.0, 1.0))
                     row[f"{start}difference"] = lead
                     row[f"{start}difference_ci"] = format_interval(low, high)
@@ -151,10 +185,21 @@ Curve = dict[str, dict[int, Tally]]
 """Point (share, or an end's name) → training seed → sums; the ends first."""
 
 
+def _played(reference: dict[int, Tally] | None, ends: list[dict[int, Tally]]) -> tuple[float, float | None]:
+    """The cost that the reference came to, and its place between the ends' costs; none where it was not played."""
+    if reference is None:
+        return np.nan, None
+    spent, low, high = (
+        float(np.mean([tally.sums["cost"].sum() / tally.episodes.sum() for tally in one.values()]))
+        for one in (reference, *ends)
+    )
+    return spent, float(np.clip((spent - low) / (high - low), 0.0, 1.0)) if high > low else None
+
+
 def _areas(
-    points: list[dict[int, Tally]], metrics: dict[str, Metric], resamples: Resamples
+    points: list[dict[int, Tally]], metrics: dict[str, Metric], resamples: Resamples, place: float | None
 ) -> dict[str, tuple[float, Floats]]:
-    """A curve's areas on the data and on the resamples, each point averaged over partition seeds; the ends first."""
+    """What is computed from a curve, on the data and on the resamples, each point averaged over partition seeds."""
     made = {
         name: [resampled(point, metrics[name], resamples) for point in points]
         for name in ("llm_call_rate", "avg_cost", "success_rate")
@@ -162,17 +207,19 @@ def _areas(
     value = {name: np.array([[found.mean()] for found, _ in column]) for name, column in made.items()}
     draws = {name: np.stack([draws for _, draws in column]) for name, column in made.items()}
     calls, cost, success = "llm_call_rate", "avg_cost", "success_rate"
-    return {
-        "area": (float(area(value[calls], value[success])[0]), area(draws[calls], draws[success])),
-        "cost_area": (
-            float(cost_area(value[cost], value[success], (0, 1))[0]),
-            cost_area(draws[cost], draws[success], (0, 1)),
-        ),
-    }
+    once, drawn = (_computed(table[calls], table[cost], table[success], place) for table in (value, draws))
+    return {name: (float(once[name][0]), drawn[name]) for name in once}
 
 
-def area_flips(first: Curve, second: Curve) -> dict[str, float]:
-    """Two-sided p-values of "the two rules are exchangeable within each template", for both areas.
+def _computed(calls: Floats, cost: Floats, success: Floats, place: float | None) -> dict[str, Floats]:
+    """Everything that is computed from a curve whose first points are the ends; each of shape (B,)."""
+    ends = (0, 1)
+    found = {"area": area(calls, success), "cost_area": cost_area(cost, success, ends)}
+    return found if place is None else found | {"equal_cost_success": success_at(cost, success, ends, place)}
+
+
+def area_flips(first: Curve, second: Curve, place: float | None = None) -> dict[str, float]:
+    """Two-sided p-values of "the two rules are exchangeable within each template", for all that curves are compared by.
 
     As in :func:`~r2v_core.evaluation.statistics.sign_flip`: under that hypothesis a template may as well have come out
     with the two rules swapped, at all shares and in all worlds. Areas are computed anew from swapped templates' sums.
@@ -180,12 +227,13 @@ def area_flips(first: Curve, second: Curve) -> dict[str, float]:
     Args:
         first: one rule's curve.
         second: the other's, on the same tasks, with the same ends.
+        place: see :func:`success_at`.
 
     Returns:
-        ``area`` and ``cost_area`` → p; NaN unless both were swept at the same shares, point for point.
+        Key of :data:`PREFIXES` → p; NaN unless both were swept at the same shares, point for point.
     """
     if list(first) != list(second):
-        return {"area": np.nan, "cost_area": np.nan}
+        return dict.fromkeys(PREFIXES, np.nan)
     templates = sorted({name for tally in first[ENDS[0]].values() for name in tally.templates})
     signs = flips(len(templates), rng("sign flips of areas"))
     column = {name: i for i, name in enumerate(templates)}
@@ -202,8 +250,8 @@ def area_flips(first: Curve, second: Curve) -> dict[str, float]:
             np.mean([sums[..., above] / sums[..., below] for sums in made], axis=0).transpose(2, 0, 1)
             for above, below in ((0, 1), (2, 3), (4, 3))
         )
-    areas = {"area": area(calls, success), "cost_area": cost_area(cost, success, (0, 1))}
-    return {name: flip_p(found[0] - found[1]) for name, found in areas.items()}
+    mine, theirs = (_computed(calls[:, side], cost[:, side], success[:, side], place) for side in (0, 1))
+    return {name: flip_p(mine[name] - theirs[name]) for name in mine}
 
 
 def _sums(tally: Tally) -> Floats:

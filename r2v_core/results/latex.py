@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from r2v_core.agent.rules.table import RULES
-from r2v_core.results.tables import drawn_over, method_rank, summarised_seed
+from r2v_core.results.naming import drawn_over, method_rank, summarised_seed
 
 UPPER_BOUNDS = frozenset(name for name, rule in RULES.items() if rule.upper_bound)
 """Methods that look at the truth and so can't be 'best'."""
@@ -61,7 +61,7 @@ def main_table_latex(long: pd.DataFrame, *, alpha: float, confidence: float) -> 
     r"""A ``table*`` environment to ``\input``; needs the packages booktabs and fontenc with T1.
 
     Args:
-        long: the evaluations table of :func:`r2v_core.results.tables.evaluations`.
+        long: the evaluations table of :func:`r2v_core.results.evaluations.evaluations`.
         alpha: tail share of the CVaR column.
         confidence: coverage of the intervals.
     """

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from r2v_core.evaluation.frame import Frames
+from r2v_core.results.answer import answer
 from r2v_core.results.bundles import Analysis, Bundle, bundle_frames, read_bundles
 from r2v_core.results.comparisons import (
     ABLATION_COLUMNS,
@@ -19,11 +20,13 @@ from r2v_core.results.comparisons import (
     comparison_table,
     comparisons,
 )
+from r2v_core.results.evaluations import evaluations
 from r2v_core.results.family import correct
 from r2v_core.results.frontier import area_table, compare_areas, frontier
 from r2v_core.results.latex import main_table_latex, standalone
+from r2v_core.results.risk_scores import risk_scores
 from r2v_core.results.summary import llm_summary, records
-from r2v_core.results.tables import evaluations, main_table
+from r2v_core.results.tables import main_table
 from r2v_core.runs.manifest import write_atomic
 
 LOG = logging.getLogger(__name__)
@@ -77,6 +80,11 @@ class ResultsManager:
         return self._contrasts[1]
 
     @cached_property
+    def risk_scores(self) -> pd.DataFrame:
+        """AUC of each rule's risk score on r2v's steps, and how much larger r2v's is."""
+        return risk_scores(self.frames, self.analysis)
+
+    @cached_property
     def ablations(self) -> pd.DataFrame:
         """The full method's r2v against every variant on the same episodes; all variants are one family for Holm."""
         names = {bundle.method: bundle.ablation for bundle in self.bundles if bundle.part == "ablation"}
@@ -110,10 +118,17 @@ class ResultsManager:
         return comparison_table(methods), area_table(rows)
 
     @cached_property
+    def answer(self) -> str:
+        """The answer to the report's question, in one sentence."""
+        return answer(self.evaluations, records(self.comparisons), records(self.frontier_areas))
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """The content of llm_summary.json."""
         found = llm_summary(self.evaluations, self.comparisons, self.bundles, self.analysis)
-        return found | {"ablations": records(self.ablations), "frontier_areas": records(self.frontier_areas)}
+        found = {"question": found.pop("question"), "answer": self.answer, **found}
+        tables = {"ablations": self.ablations, "frontier_areas": self.frontier_areas, "risk_scores": self.risk_scores}
+        return found | {name: records(table) for name, table in tables.items()}
 
     def generate_main_table_csv(self) -> Path:
         """Write ``main_table.csv``: one row a method, condition and seed, and 'all' over several seeds."""
@@ -136,6 +151,10 @@ class ResultsManager:
             self._csv("frontier_areas.csv", self.frontier_areas),
         ]
 
+    def generate_risk_score_csv(self) -> Path:
+        """Write ``risk_scores.csv``: the AUC of each rule's risk score on the same steps, with intervals."""
+        return self._csv("risk_scores.csv", self.risk_scores)
+
     def generate_latex_table(self) -> Path:
         r"""Write ``main_table.tex`` (to ``\input``) and ``main_table_standalone.tex`` (to compile as it is)."""
         text = main_table_latex(self.evaluations, alpha=self.analysis.cvar_alpha, confidence=self.analysis.confidence)
@@ -157,6 +176,7 @@ class ResultsManager:
             self.generate_comparison_csv(),
             self.generate_ablation_csv(),
             *self.generate_frontier_csv(),
+            self.generate_risk_score_csv(),
             self.generate_latex_table(),
             self.generate_llm_summary(),
         ]

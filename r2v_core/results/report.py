@@ -23,6 +23,7 @@ from r2v_core.errors import R2VError
 from r2v_core.models.labels import LABELS, PROGRESS
 from r2v_core.results.browser import pack_episodes
 from r2v_core.results.bundles import Bundle
+from r2v_core.results.frontier import PREFIXES
 from r2v_core.results.manager import ResultsManager
 from r2v_core.results.summary import METRIC_NOTES, rule_title
 from r2v_core.trajectory import Episode
@@ -37,8 +38,13 @@ _COLUMNS = (
     ("avg_cost", "cost, units", "{:.1f}"),
     ("safety_failure_rate", "unsafe", "{:.1%}"),
     ("ece", "ECE", "{:.3f}"),
+    ("ece_debiased", "ECE, debiased", "{:+.3f}"),
     ("brier", "Brier", "{:.3f}"),
-    ("tokens", "tokens", "{:,.0f}"),
+    ("tokens_slm_in", "small model reads", "{:,.0f}"),
+    ("tokens_slm_out", "writes", "{:,.0f}"),
+    ("tokens_verifier", "verifier reads", "{:,.0f}"),
+    ("tokens_teacher_in", "teacher reads", "{:,.0f}"),
+    ("tokens_teacher_out", "writes", "{:,.0f}"),
     ("avg_latency", "seconds", "{:.2f}"),
 )
 """Metric, heading, format."""
@@ -101,11 +107,13 @@ def render_report(
         title=f"R2V on {setting['benchmark']}: {setting.get('experiment', 'results')}",
         subtitle=f"Shown: {setting['rows_shown']} ({', '.join(map(str, setting['partition_seeds']))}).",
         question=summary["question"],
+        answer=summary["answer"],
         setting=[*_setting(setting), ("intervals", setting["statistics"]["intervals"])],
         conditions=[_condition(name, summary["results"][name], setting) for name in sorted(summary["results"])[::-1]],
         comparisons=[_comparison(row) for row in summary["comparisons"]],
         ablations=[_comparison(row) | {"ablation": row["ablation"]} for row in summary["ablations"]],
         areas=[_area(row) for row in summary["frontier_areas"]],
+        risk_scores=[_risk_score(row) for row in summary["risk_scores"]],
         test=setting["statistics"]["test"],
         verdict_rule=setting["statistics"]["verdict"],
         figures=[{"source": _data_uri(path), "caption": figure_caption(path.stem)} for path in drawings],
@@ -224,13 +232,20 @@ def _cell(entry: dict[str, Any] | None, form: str) -> dict[str, str]:
 def _area(row: dict[str, Any]) -> dict[str, str]:
     compared = row["difference"] is not None
     cells = {"rule": row["rule"], "condition": row["condition"]}
-    for name, start in (("cost_area", "cost_area_"), ("area", "")):
-        cells[name], cells[f"{name}_ci"] = "–" if row[name] is None else f"{row[name]:.3f}", row[f"{name}_ci"]
+    for name, start in PREFIXES.items():
+        known = row[name] is not None
+        cells[name], cells[f"{name}_ci"] = (f"{row[name]:.3f}", row[f"{name}_ci"]) if known else ("–", "")
         gap = row[f"{start}difference"]
         cells[f"{start}difference"] = "–" if gap is None else f"{gap:+.3f}"
-        cells[f"{start}difference_ci"] = row[f"{start}difference_ci"] if compared else ""
-        cells[f"{start}verdict"] = row[f"{start}verdict"] if compared else ""
+        cells[f"{start}difference_ci"] = row[f"{start}difference_ci"] if compared and known else ""
+        cells[f"{start}verdict"] = row[f"{start}verdict"] if compared and known else ""
     return cells
+
+
+def _risk_score(row: dict[str, Any]) -> dict[str, Any]:
+    gap = row["difference"]
+    shown = {"auc": f"{row['auc']:.3f}", "difference": "–" if gap is None else f"{gap:+.3f}"}
+    return row | shown | {"difference_ci": row["difference_ci"] or ""}
 
 
 def _comparison(row: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from r2v_core.results.bundles import Bundle, bundle_frames
+from r2v_core.results.evaluations import evaluations
 from r2v_core.results.latex import COLUMNS, escape, method_lines
-from r2v_core.results.tables import evaluations, main_table, method_rank, seed_key, summarised_seed
+from r2v_core.results.naming import method_rank, seed_key, summarised_seed
+from r2v_core.results.tables import main_table
 
 CELLS = ("success_rate", "success_rate_ci", "avg_cost", "llm_call_rate", "n_episodes")
 """Columns of the main table that the CSV form repeats for each experiment."""
@@ -26,7 +28,7 @@ class Column:
     title: str
     bundles: tuple[Bundle, ...]
     long: pd.DataFrame = field(repr=False)
-    """Its evaluations, as :func:`r2v_core.results.tables.evaluations` gives them: one seed, or 'all'."""
+    """Its evaluations, as :func:`r2v_core.results.evaluations.evaluations` gives them: one seed, or 'all'."""
 
     @property
     def seeds(self) -> list[int]:

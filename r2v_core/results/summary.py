@@ -9,7 +9,7 @@ import pandas as pd
 from r2v_core.agent.rules.table import RULES
 from r2v_core.models.labels import LABELS, PROGRESS
 from r2v_core.results.bundles import Analysis, Bundle
-from r2v_core.results.tables import drawn_over, method_rank, summarised_seed
+from r2v_core.results.naming import drawn_over, method_rank, summarised_seed
 
 QUESTION = (
     "Does a learned, calibrated router that lets a teacher play single steps keep a small language model's agent close "
@@ -28,6 +28,8 @@ METRIC_NOTES = {
     "safety_failure_rate": "share of episodes in which an action commanded by an injection was carried out",
     "ece": "expected calibration error of the routing rule's risk score, 10 equal-width bins, against whether steps "
     "fail to make progress",
+    "ece_debiased": "root of the squared calibration error in the same bins without what chance adds to it (Kumar et "
+    "al. 2019, over pairs of templates); negative where gaps are smaller than chance makes them",
     "brier": "Brier score of the same",
     "robustness_gap": "clean success rate minus noisy success rate, same tasks",
     "avg_steps": "steps per episode",
@@ -35,7 +37,12 @@ METRIC_NOTES = {
     "calls_vs_llm_only": "teacher calls per episode as a share of llm_only's, on the same tasks",
     "cost_vs_llm_only": "cost units per episode as a share of llm_only's, on the same tasks",
     "cost_usd": "measured dollars per episode",
-    "tokens": "tokens in and out per episode",
+    "tokens": "tokens in and out per episode, of small model and teacher",
+    "tokens_slm_in": "prompt tokens of the small model per episode, each prompt once for all its candidates",
+    "tokens_slm_out": "tokens of all candidates per episode",
+    "tokens_verifier": "tokens that the verifier read per episode, a prompt once for all its actions",
+    "tokens_teacher_in": "tokens that the teacher read per episode; 0 for one that is no language model",
+    "tokens_teacher_out": "tokens that the teacher generated per episode",
 }
 
 

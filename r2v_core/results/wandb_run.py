@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from r2v_core.results.manager import ResultsManager
-from r2v_core.results.tables import summarised_seed
+from r2v_core.results.naming import summarised_seed
 from r2v_core.training.tracking import Wandb, start_wandb
 
 TABLES = ("main_table", "comparisons", "ablations", "frontier")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from r2v_core.digest import digest_of
 from r2v_core.evaluation.frame import Frames, frames
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.comparisons import REFERENCE, comparisons
-from r2v_core.results.tables import evaluations
+from r2v_core.results.evaluations import evaluations
 from r2v_core.runs import stopping
 from r2v_core.runs.directories import find_runs, relative_to
 from r2v_core.runs.fingerprint import BASE, fingerprint
@@ -144,6 +144,24 @@ def relabelled(run_: UpstreamRun, variant: str) -> list[Episode]:
     ]
 
 
+def distinct(ablation: Ablation, config: Config, log: Callable[[str], None]) -> dict[str, tuple[str, ...]]:
+    """The variants that can differ in an experiment of this size; says which others are left out, and for which.
+
+    Args:
+        ablation: with its variants.
+        config: of the full method.
+        log: takes a line.
+    """
+    if ablation.decides is None:
+        return dict(ablation.variants)
+    kept: dict[Hashable, str] = {}
+    for variant, overrides in ablation.variants.items():
+        first = kept.setdefault(ablation.decides(override_config(config, list(overrides))), variant)
+        if first != variant:
+            log(f"{variant} is left out: with so few perturbation seeds it is {first}")
+    return {variant: ablation.variants[variant] for variant in kept.values()}
+
+
 def run(ctx: StageContext) -> StageResult:
     """Make every variant's evaluation and compare it with the full method's (resumable stage by stage)."""
     ablation = ABLATIONS[ctx.spec.stage.removeprefix(PREFIX)]
@@ -151,7 +169,8 @@ def run(ctx: StageContext) -> StageResult:
     episodes: list[Episode] = []
     inputs: list[RunInput] = []
     again: dict[str, list[str]] = {}
-    for variant, overrides in ablation.variants.items():
+    variants = distinct(ablation, Config.model_validate(full.manifest.config), ctx.report.log)
+    for variant, overrides in variants.items():
         branch = Branch(ctx, variant, overrides)
         episodes += relabelled(branch.counterpart(full), variant)
         inputs += [_as_input(f"{variant}/{stage}", run_, ctx.project) for stage, run_ in branch.made.items()]
@@ -164,10 +183,10 @@ def run(ctx: StageContext) -> StageResult:
     tables = frames([*relabelled(full, REFERENCE), *episodes])
     compared = comparisons(tables, analysis)
     write_parquet(ctx.run_dir / TRACES, episodes, Episode)
-    _write_evaluations(tables, analysis, list(ablation.variants), ctx.run_dir / "evaluations.jsonl")
+    _write_evaluations(tables, analysis, list(variants), ctx.run_dir / "evaluations.jsonl")
     write_atomic(ctx.run_dir / "comparisons.csv", compared.to_csv(index=False))
     write_atomic(ctx.run_dir / "preview.md", _preview(ablation, compared, again))
-    counts: dict[str, float] = {"variants": len(ablation.variants), "runs_made": sum(map(len, again.values()))}
+    counts: dict[str, float] = {"variants": len(variants), "runs_made": sum(map(len, again.values()))}
     for row in compared.to_dict("records"):
         counts[f"success_{row['baseline']}"] = float(row["success_baseline"])
         counts[f"difference_{row['baseline']}"] = -float(row["difference"])

@@ -6,11 +6,15 @@ full method's is run again, every other run of the full method is read as it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 from r2v_core.perturbations import FAMILIES
+
+if TYPE_CHECKING:
+    from r2v_core.config import Config
 
 PREFIX = "ablation_"
 """Stage and asset of an ablation: this and its name."""
@@ -26,6 +30,8 @@ class Ablation:
     title: str
     variants: Mapping[str, tuple[str, ...]]
     """Name of the variant (unique, safe as a file name) → config overrides."""
+    decides: Callable[[Config], Hashable] | None = None
+    """What of a variant's configuration can make a difference; of variants that agree in it, one is enough."""
 
     @property
     def stage(self) -> str:
@@ -56,6 +62,15 @@ BETAS, WEIGHTS = (0.03, 0.3), (0.03, 0.3, 1.0)
 """Beside the defaults, 0.1 of both; weight 0 is ``no_consistency``."""
 TEACHER_COSTS = (10.0, 200.0)
 """Cost units of one teacher step, beside the default, 50."""
+
+
+def _tails(config: Config) -> Hashable:
+    """α acts through a number of worlds, ⌈α|Z|⌉, and through the guarantee where that is of CVaR."""
+    from r2v_core.evaluation.metrics import worst_count
+
+    router, seeds = config.training.router, config.perturbations.seeds
+    tails = tuple(worst_count(n, router.cvar_alpha) for n in (seeds.router, seeds.validation))
+    return *tails, router.cvar_epsilon, router.cvar_alpha if router.guarantee == "cvar" else None
 
 
 def _without(group: str) -> str:
@@ -99,6 +114,11 @@ ABLATIONS: dict[str, Ablation] = {
             "training.router.scorer=lagrangian",
             "training.router.brier_weight=0.0",
         ),
+        _single(
+            "no_temperature",
+            "The router's probabilities as its scorer gives them, without the calibration of level and slope",
+            "training.router.calibrated=false",
+        ),
         Ablation(
             "cost_ratio",
             "The published Lagrangian router, trained and counted for a cheaper and a dearer teacher",
@@ -134,6 +154,7 @@ ABLATIONS: dict[str, Ablation] = {
                 )
                 for alpha, epsilon in product(ALPHAS, EPSILONS)
             },
+            _tails,
         ),
     )
 }

@@ -1,7 +1,7 @@
 """``r2v compare``: result tables of several experiments, or of one experiment's seeds, side by side.
 
 The registry says which result tables there are; their numbers are computed from the run bundles by the functions that
-made them (:mod:`r2v_core.results.tables`). Nothing is written to the registry.
+made them (:mod:`r2v_core.results.evaluations`). Nothing is written to the registry.
 """
 
 from __future__ import annotations

@@ -20,11 +20,14 @@ from r2v_core.errors import R2VError
 from r2v_core.evaluation.frame import frames
 from r2v_core.models.labels import PROGRESS
 from r2v_core.perturbations import FAMILIES, probabilities
+from r2v_core.results.breakdowns import breakdown
 from r2v_core.results.bundles import Analysis, bundle_paths, make_bundles, read_bundle, write_bundle
+from r2v_core.results.evaluations import evaluations
 from r2v_core.results.figures import save_figures
 from r2v_core.results.manager import TABLES_FOLDER, ResultsManager
+from r2v_core.results.naming import drawn_over, summarised_seed
+from r2v_core.results.risk_scores import rule_scores
 from r2v_core.results.summary import statement
-from r2v_core.results.tables import breakdown, drawn_over, evaluations, summarised_seed
 from r2v_core.results.wandb_run import log_results
 from r2v_core.runs.agreement import differing_keys
 from r2v_core.runs.artifacts import verify
@@ -129,7 +132,8 @@ def _make(ctx: StageContext, runs: dict[tuple[str, int], UpstreamRun]) -> tuple[
     shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt; made whole each time
     folder.mkdir()
     ctx.report.log(f"reading {len(runs)} evaluations of seeds {', '.join(sorted({str(s) for _, s in runs}, key=int))}")
-    tables = frames(episode for run_ in runs.values() for episode in read_parquet(run_.artifact("episodes"), Episode))
+    played = (episode for run_ in runs.values() for episode in read_parquet(run_.artifact("episodes"), Episode))
+    tables = frames(played, rule_scores)
     if tables.episodes.empty:
         raise R2VError(f"the evaluations of '{ctx.partition.key}' hold no episodes; materialise them again")
     analysis = Analysis(
@@ -180,6 +184,8 @@ def _setting(ctx: StageContext) -> dict[str, Any]:
         "benchmark_options": config["benchmark"]["options"],
         "cost_units": {
             "small_model_step": config["agent"]["cost_slm"],
+            "candidate": config["agent"].get("cost_candidate", 0.0),
+            "scored_candidate": config["agent"].get("cost_verifier", 0.0),
             "teacher_step": config["agent"]["cost_teacher"],
         },
         "perturbation_probabilities": {
@@ -224,6 +230,8 @@ def preview(manager: ResultsManager) -> str:
     seed = summarised_seed(list(table["seed"]))
     table = table[table["seed"] == seed]
     lines = [
+        f"**{manager.answer}**",
+        "",
         f"Intervals are {drawn_over(seed)}.",
         "",
         "| condition | method | success | interval | CVaR failure | teacher calls | cost | unsafe | ECE |",

@@ -163,7 +163,7 @@ _BUILT_IN = (
         inputs=(("candidates", "candidates"), ("perturbed", "perturb"), ("policy", "train_bc")),
         sections=(*_TRAINED, "candidates.rank_by", "training.lora", "training.dpo"),
         extends=(*_TRAINED, "training.lora"),
-        version="2",
+        version="3",
         shared=True,
     ),
     Stage(
@@ -234,7 +234,7 @@ _BUILT_IN = (
         resources=_BESIDE_DAGSTER,
         inputs=(("clean", "evaluate_clean"), ("noisy", "evaluate_noisy"), ("router", "train_router")),
         sections=("evaluation", "training.router"),
-        version="6",
+        version="7",
     ),
     Stage(
         name="report",
@@ -245,7 +245,7 @@ _BUILT_IN = (
         kinds=("matplotlib", "html"),
         resources=_BESIDE_DAGSTER,
         inputs=(("tables", "result_tables"), ("clean", "evaluate_clean"), ("noisy", "evaluate_noisy")),
-        version="3",
+        version="4",
     ),
 )
 

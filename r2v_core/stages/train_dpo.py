@@ -26,6 +26,7 @@ from r2v_core.training.consistency import make_context_pairs
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.dpo import train_dpo
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
+from r2v_core.training.preference_check import held_out_templates, split
 from r2v_core.training.preferences import CandidateRow, Pair, make_pairs
 from r2v_core.training.run import training_run
 
@@ -42,17 +43,24 @@ def run(ctx: StageContext) -> StageResult:
         return _unchanged(ctx)
     training = training_run(ctx)
     rows = list(JsonlStore(ctx.inputs["candidates"].artifact("candidates"), CandidateRow))
-    pairs = make_pairs(rows, ctx.config.candidates.rank_by, ctx.seed)
+    perturbed = training_episodes(ctx.inputs["perturbed"])
+    templates = {episode.task_id: episode.template_id for episode in perturbed}
+    every = make_pairs(rows, ctx.config.candidates.rank_by, ctx.seed, templates)
+    apart = held_out_templates(every, config.dpo.validation_share, ctx.seed)
+    pairs, held_pairs = split(every, apart)
     renderer = Renderer(
         load_tokenizer(ctx.config.slm, ctx.cache), ctx.config.slm, instructions_of(ctx.partition.benchmark)
     )
-    context_pairs = []
-    if config.dpo.consistency_weight:
-        context_pairs = make_context_pairs(training_episodes(ctx.inputs["perturbed"]), renderer)
-        if not context_pairs:
-            ctx.report.log("no state looks different under two perturbations; training without the consistency term")
-    ctx.report.log(f"{len(pairs)} preference pairs from {len(rows)} states, {len(context_pairs)} consistency pairs")
-    log = train_dpo(
+    context_pairs, held_contexts = split(make_context_pairs(perturbed, renderer), apart)
+    if not config.dpo.consistency_weight:
+        context_pairs = []
+    elif not context_pairs:
+        ctx.report.log("no state looks different under two perturbations; training without the consistency term")
+    ctx.report.log(
+        f"{len(pairs)} preference pairs from {len(rows)} states, {len(context_pairs)} consistency pairs; "
+        f"{len(held_pairs)} and {len(held_contexts)} of {len(apart)} templates held out"
+    )
+    log, measured = train_dpo(
         pairs,
         context_pairs,
         renderer,
@@ -61,8 +69,10 @@ def run(ctx: StageContext) -> StageResult:
         config.dpo,
         ctx.cache,
         training,
+        (held_pairs, held_contexts),
     )
     counts = {"states": len(rows), "consistency_pairs": len(context_pairs), **_counts(pairs, log), **training.counts}
+    counts |= measured
     if is_main():
         draw_curves(
             log,
@@ -114,6 +124,31 @@ def _counts(pairs: Sequence[Pair], log: Sequence[Mapping[str, Any]]) -> dict[str
     return counts
 
 
+def _held_out(counts: Mapping[str, float]) -> list[str]:
+    """What held-out templates say, as a table; nothing where none was held out."""
+    lines: list[str] = []
+    if "held_out_pairs" in counts:
+        lines += [
+            "",
+            f"{counts['held_out_pairs']:.0f} pairs of {counts['held_out_templates']:.0f} templates held out: "
+            f"p = {counts['held_out_p']:.2g} that accuracy is chance's (sign flips of whole templates).",
+            "",
+            "| held out | before | after |",
+            "| --- | ---: | ---: |",
+            f"| reward accuracy (chance: 0.5) | 0.500 | {counts['held_out_accuracy']:.3f} |",
+            f"| reward margin | 0.000 | {counts['held_out_margin']:.3f} |",
+            "| better action is the more probable | "
+            f"{counts['held_out_ranking_before']:.3f} | {counts['held_out_ranking_after']:.3f} |",
+        ]
+    if "held_out_context_pairs" in counts:
+        lines += [] if lines else ["", "| held out | before | after |", "| --- | ---: | ---: |"]
+        before, after = counts["held_out_divergence_before"], counts["held_out_divergence_after"]
+        lines.append(
+            f"| consistency (JSD, {counts['held_out_context_pairs']:.0f} pairs) | {before:.4f} | {after:.4f} |"
+        )
+    return lines
+
+
 def _mean(lines: Sequence[Mapping[str, Any]], key: str) -> float:
     return sum(line[key] for line in lines) / len(lines)
 
@@ -130,6 +165,7 @@ def _preview(pairs: Sequence[Pair], counts: Mapping[str, float]) -> str:
     for label, key in rows.items():
         if f"{key}_first" in counts:
             lines.append(f"| {label} | {counts[f'{key}_first']:.3f} | {counts[f'{key}_last']:.3f} |")
+    lines += _held_out(counts)
     lines += ["", "| chosen | rejected |", "| --- | --- |"]
     lines += [f"| `{headline(pair.chosen)}` | `{headline(pair.rejected)}` |" for pair in pairs[:8]]
     return "\n".join(lines) + "\n"

@@ -22,6 +22,8 @@ class ContextPair:
     first: str
     second: str
     action: str
+    template_id: str = ""
+    """Of the task that the state is from."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def make_context_pairs(perturbed: Sequence[Episode], renderer: Renderer) -> list
     """
     variants: dict[tuple[str, str, int, str], dict[str, str]] = defaultdict(dict)
     clean: dict[tuple[str, str, int, str], str] = {}
+    templates: dict[tuple[str, str, int, str], str] = {}
     for episode in perturbed:
         run = str(episode.metadata.get("source_run_id", ""))  # in a merge, episodes of two runs may share an id
         source = str(episode.metadata.get("source_episode_id", episode.episode_id))
@@ -49,6 +52,7 @@ def make_context_pairs(perturbed: Sequence[Episode], renderer: Renderer) -> list
             if action is None:
                 continue
             key = (run, source, done, action)
+            templates[key] = episode.template_id
             variants[key].setdefault(f"{episode.perturbation_seed}", renderer.prompt(episode, index))
             if key not in clean and step.clean is not None:
                 history = [s for s in episode.steps[:index] if s.executed]
@@ -58,7 +62,7 @@ def make_context_pairs(perturbed: Sequence[Episode], renderer: Renderer) -> list
         unlike = [(a, b) for a, b in combinations(prompts.values(), 2) if a != b]
         if not unlike and key in clean:
             unlike = [(clean[key], prompt) for prompt in list(prompts.values())[:1] if prompt != clean[key]]
-        pairs += [ContextPair(a, b, key[3]) for a, b in unlike]
+        pairs += [ContextPair(a, b, key[3], templates[key]) for a, b in unlike]
     return pairs
 
 

@@ -28,6 +28,7 @@ from r2v_core.training.consistency import (
 )
 from r2v_core.training.examples import Renderer
 from r2v_core.training.loop import arguments, length_grouped_order, model_dtype, quiet_libraries, train
+from r2v_core.training.preference_check import check
 from r2v_core.training.preferences import Pair
 from r2v_core.training.run import TrainingRun
 from r2v_core.training.trl_adapter import TokenizedPairs, score_labels_only
@@ -128,8 +129,13 @@ def train_dpo(
     dpo: DPOConfig,
     cache: Path,
     run: TrainingRun,
-) -> list[dict[str, Any]]:
-    """Train from the BC ``adapter``, write the new one to ``<run_dir>/adapter``, and return the training log.
+    held: tuple[Sequence[Pair], Sequence[ContextPair]] = ((), ()),
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Train from the BC ``adapter`` and write the new one to ``<run_dir>/adapter``.
+
+    Returns:
+        The training log, and what ``held`` (preference and context pairs of other templates) says of it
+        (:func:`~r2v_core.training.preference_check.check`).
 
     Raises:
         R2VError: if the model or the BC adapter can't be loaded, or the loss diverges.
@@ -137,5 +143,7 @@ def train_dpo(
     with quiet_libraries(), score_labels_only():
         trainer = make_trainer(pairs, context_pairs, renderer, slm, adapter, dpo, cache, run)
         log = train(trainer, run, dpo)
-        save_adapter(trainer.accelerator.unwrap_model(trainer.model), run.run_dir / ADAPTER, slm.model)
-    return log
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        save_adapter(model, run.run_dir / ADAPTER, slm.model)
+        measured = check(model, *held, renderer, dpo.beta, run.seed)
+    return log, measured

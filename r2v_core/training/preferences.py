@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import Field
@@ -39,14 +40,27 @@ class Pair:
     prompt: str
     chosen: str
     rejected: str
+    template_id: str = ""
+    """Of the task that the prompt is from."""
 
 
-def make_pairs(rows: Sequence[CandidateRow], rank_by: Literal["environment", "verifier"], seed: int) -> list[Pair]:
+def make_pairs(
+    rows: Sequence[CandidateRow],
+    rank_by: Literal["environment", "verifier"],
+    seed: int,
+    templates: Mapping[str, str] = MappingProxyType({}),
+) -> list[Pair]:
     """Preference pairs, at most ``PAIRS_PER_STATE`` a state, in the order of ``rows``.
 
     ``environment``: an action that makes progress against one that does not; where no candidate does, the expert's
     action is the better one. Where the environment can't tell about any candidate, and for ``verifier`` everywhere, the
     verifier's best candidate stands against worse ones, if their scores differ by ``SCORE_MARGIN``.
+
+    Args:
+        rows: states with judged and scored candidates.
+        rank_by: who says which of two actions is better.
+        seed: of the choice among a state's pairs.
+        templates: task → its template; a task that is not there is one of its own.
 
     Raises:
         R2VError: if fewer than ``MIN_PAIRS`` come out, saying why.
@@ -57,7 +71,8 @@ def make_pairs(rows: Sequence[CandidateRow], rank_by: Literal["environment", "ve
         options = _by_environment(row) if judged else _by_verifier(row)
         draw = rng(seed, "preferences", row.episode_id, row.step)
         picked = sorted(draw.permutation(len(options))[:PAIRS_PER_STATE].tolist())
-        pairs += [Pair(row.prompt, *options[i]) for i in picked]
+        template = templates.get(row.task_id, row.task_id)
+        pairs += [Pair(row.prompt, better, worse, template) for better, worse in (options[i] for i in picked)]
     if len(pairs) < MIN_PAIRS:
         raise R2VError(_too_few(rows, len(pairs), rank_by))
     return pairs

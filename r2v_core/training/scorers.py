@@ -182,7 +182,7 @@ def compare(rows: Sequence[RouterRow], fitting: Fitting, model: FailureModel) ->
     found = []
     for name in names:
         logits = cross_fitted(rows, SCORERS[name], fitting)
-        slope, level = fit_level_and_slope(logits, y)
+        slope, level = fit_level_and_slope(logits, y) if fitting.config.calibrated else (1.0, 0.0)
         scaled = slope * logits + level
         found.append(
             Compared(

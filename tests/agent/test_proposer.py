@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2v_core.agent.proposer import best_candidate, score_candidates
+from r2v_core.agent.proposer import Proposer, best_candidate, score_candidates, step_cost
+from r2v_core.config.schema import AgentConfig, CandidatesConfig
+from r2v_core.engines.scripted import Options, Scripted
 from r2v_core.trajectory import Candidate
 
 
@@ -51,3 +54,30 @@ def test_equal_texts_pool_their_votes():
     assert said_often[best_candidate(said_often)].text == "go east"
     doubted = [candidate("go east", 0.3), candidate("take key", 0.8), candidate("go east", 0.3)]
     assert doubted[best_candidate(doubted)].text == "take key"
+
+
+def test_tokens_are_counted_once_for_what_is_shared():
+    """A prompt of three words; two different actions of two words, and an end of turn after each."""
+
+    class Half:
+        def score(self, prompts: list[str], actions: list[list[str]]) -> list[list[tuple[float, float]]]:
+            return [[(0.5, 0.5)] * len(row) for row in actions]
+
+    engine = Scripted(Options(otherwise=["go east", "take key"]))
+    config = CandidatesConfig(k=8, temperature=0.7)
+    (found,) = Proposer(engine, Half(), config, 1).propose([("what to do", 0)])
+    assert {c.text for c in found.candidates} == {"go east", "take key"}
+    assert found.tokens_in == 3 and found.tokens_out == sum(c.n_tokens for c in found.candidates)
+    assert found.tokens_verifier == 3 + 2 * (2 + 1)
+    assert Proposer(engine, None, config, 1).propose([("what to do", 0)])[0].tokens_verifier == 0
+
+
+def test_candidates_and_their_scoring_cost_what_the_configuration_says():
+    candidates = [
+        candidate("a"),
+        candidate("a"),
+        candidate("b"),
+        candidate("b").model_copy(update={"score_step": None}),
+    ]
+    assert step_cost(AgentConfig(), candidates) == 1.0
+    assert step_cost(AgentConfig(cost_slm=2.0, cost_candidate=0.5, cost_verifier=0.1), candidates) == pytest.approx(4.2)

@@ -48,8 +48,18 @@ def episode(steps: list[Step], z: int | None = 7, success: bool = True, **metada
 
 def test_one_row_an_episode_with_its_sums() -> None:
     steps = [
-        step(0, cost=1.0, latency_s=0.5, tokens_in=10, tokens_out=2, decision=decision(False)),
-        step(1, actor="teacher", cost=50.0, cost_usd=0.01, latency_s=1.0, tokens_in=5, tokens_out=1),
+        step(0, cost=1.0, latency_s=0.5, tokens_in=10, tokens_out=2, tokens_verifier=14, decision=decision(False)),
+        step(
+            1,
+            actor="teacher",
+            cost=50.0,
+            cost_usd=0.01,
+            latency_s=1.0,
+            tokens_in=5,
+            tokens_out=1,
+            tokens_teacher_in=3,
+            tokens_teacher_out=1,
+        ),
         step(2, cost=1.0, perturbations=[injection("drop key"), Perturbation(family="distractors", operator="x")]),
     ]
     tables = frames([episode(steps)])
@@ -65,6 +75,8 @@ def test_one_row_an_episode_with_its_sums() -> None:
         "family": "cooking",
     }
     assert (row["n_steps"], row["teacher_calls"], row["cost"], row["tokens"]) == (3, 1, 52.0, 18)
+    by_whom = ("tokens_slm_in", "tokens_slm_out", "tokens_verifier", "tokens_teacher_in", "tokens_teacher_out")
+    assert tuple(row[list(by_whom)]) == (12, 2, 14, 3, 1)
     assert row["teacher_call_rate"] == pytest.approx(1 / 3)
     assert row["latency"] == 1.5 and row["cost_usd"] == 0.01
     assert row["injected"] and not row["safety_failure"]

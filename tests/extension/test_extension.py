@@ -20,8 +20,9 @@ from r2v_core.evaluation.frame import frames
 from r2v_core.models.router import Router, RouterNet, Scorer
 from r2v_core.results import ResultsManager
 from r2v_core.results.bundles import Analysis, make_bundles, write_bundle
-from r2v_core.results.figures import frontier, save
+from r2v_core.results.plotting import save
 from r2v_core.results.report import render_report
+from r2v_core.results.success_figures import frontier
 from r2v_core.stages.train_router import calibrate
 from r2v_core.training.guarantee import guarantee_of
 from r2v_core.training.lagrangian import FailureModel

@@ -10,8 +10,9 @@ from urllib.parse import quote
 from r2v_core.evaluation.frame import frames
 from r2v_core.results import ResultsManager
 from r2v_core.results.bundles import Analysis, make_bundles, write_bundle
-from r2v_core.results.figures import frontier, save
+from r2v_core.results.plotting import save
 from r2v_core.results.report import render_report
+from r2v_core.results.success_figures import frontier
 from r2v_core.trajectory import Episode
 from tests.results.chromium import Page
 

@@ -30,6 +30,7 @@ from r2v_core.runs.parquet import write_parquet
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages import runner
+from r2v_core.stages.ablation import distinct
 from r2v_core.stages.ablation import run as run_ablation
 from r2v_core.stages.ablations import ABLATIONS, FEATURE_GROUPS, FOLDER
 from r2v_core.stages.experiments import load_config
@@ -120,6 +121,7 @@ def pipeline(tmp_path: Path, make_episodes: Make, monkeypatch: pytest.MonkeyPatc
     [
         ("no_bc", {"train_bc", "candidates", *FROM_DPO}),
         ("no_brier", FROM_ROUTER),
+        ("no_temperature", FROM_ROUTER),
         ("cost_ratio", FROM_FEATURES),
         ("preference_sweep", FROM_DPO),
         ("unseen_noise", {"perturb", "train_bc", "train_verifier", "candidates", *FROM_DPO}),
@@ -262,6 +264,25 @@ def test_every_override_is_a_change_that_some_stage_reads(tmp_path: Path) -> Non
             ]
             assert differs or base.config == changed.config
     assert sorted(name for names in FEATURE_GROUPS.values() for name in names) == sorted(FEATURES)
+
+
+def test_a_sweep_leaves_out_what_so_few_worlds_cannot_tell_apart(tmp_path: Path) -> None:
+    """With two worlds the worst fifth and the worst half are both one world; with three all tails differ."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "test.yaml").write_text(CONFIG)
+    sweep, said = ABLATIONS["risk_sweep"], list[str]()
+
+    def kept(*overrides: str) -> set[str]:
+        config = load_config(tmp_path / "configs" / "test.yaml", list(overrides), project=tmp_path).config
+        return set(distinct(sweep, config, said.append))
+
+    assert kept() == set(sweep.variants) and not said
+    two = ("perturbations.seeds.router=2", "perturbations.seeds.validation=2")
+    assert kept(*two) == {name for name in sweep.variants if not name.startswith("alpha_0.5")}
+    assert said[0] == ("alpha_0.5_epsilon_0.1 is left out: with so few perturbation seeds it is alpha_0.2_epsilon_0.1")
+    one = ("perturbations.seeds.router=1", "perturbations.seeds.validation=1")
+    assert kept(*one) == {"alpha_0.2_epsilon_0.1", "alpha_0.2_epsilon_0.2", "alpha_0.2_epsilon_0.3"}
+    assert kept(*one, "training.router.guarantee=cvar") == set(sweep.variants), "α bounds the risk itself"
 
 
 def test_without_the_full_evaluation_it_says_what_to_make(tmp_path: Path) -> None:

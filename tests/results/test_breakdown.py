@@ -8,8 +8,8 @@ import pytest
 
 from r2v_core.evaluation.calibration import expected_calibration_error
 from r2v_core.evaluation.frame import frames
+from r2v_core.results.breakdowns import GROUPED, breakdown
 from r2v_core.results.bundles import Analysis
-from r2v_core.results.tables import GROUPED, breakdown
 from r2v_core.trajectory import Episode
 
 Make = Callable[..., list[Episode]]

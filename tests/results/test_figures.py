@@ -13,18 +13,16 @@ from r2v_core.agent.rules.table import RULES
 from r2v_core.evaluation.frame import Frames, frames
 from r2v_core.results import ResultsManager
 from r2v_core.results.bundles import Analysis, make_bundles, write_bundle
-from r2v_core.results.figures import (
+from r2v_core.results.evaluations import evaluations
+from r2v_core.results.figures import save_figures
+from r2v_core.results.plotting import save, style
+from r2v_core.results.step_figures import escalation_positions, reliability_diagram
+from r2v_core.results.success_figures import (
     ablation_deltas,
-    escalation_positions,
     frontier,
-    reliability_diagram,
-    save,
-    save_figures,
-    style,
     success_by_perturbation,
     success_per_seed,
 )
-from r2v_core.results.tables import evaluations
 from r2v_core.trajectory import Episode
 from tests.results.conftest import METHODS
 

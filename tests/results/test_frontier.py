@@ -27,6 +27,7 @@ from r2v_core.results.frontier import (
     compare_areas,
     cost_area,
     frontier,
+    success_at,
 )
 from r2v_core.trajectory import Episode
 
@@ -176,6 +177,42 @@ def test_without_a_sweep_there_is_nothing(make_episodes: Make) -> None:
     tables = frames(make_episodes(conditions=("noisy",), methods=("r2v", "slm_only", "llm_only"), tasks=2, zs=2))
     assert frontier_areas(tables, ANALYSIS).empty
     assert set(frontier(tables, ANALYSIS)["method"]) == {"slm_only", "llm_only"}
+
+
+def test_success_at_a_cost_by_hand() -> None:
+    """As above; the point dearer than the teacher alone counts as the teacher alone."""
+    cost, success = np.array([[10.0], [110.0], [60.0], [150.0]]), np.array([[0.2], [1.0], [0.8], [0.9]])
+    at = [success_at(cost, success, (0, 1), place)[0] for place in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert at == pytest.approx([0.2, 0.5, 0.8, 0.9, 1.0])
+    assert np.isnan(success_at(np.array([[10.0], [10.0]]), success[:2], (0, 1), 0.5)[0])
+
+
+@given(st.lists(st.tuples(st.floats(0, 120), st.floats(0, 1)), max_size=6), st.floats(0, 1))
+def test_success_at_a_cost_is_numpys_interpolation(points: list[tuple[float, float]], place: float) -> None:
+    ends = [(0.0, 0.3), (100.0, 0.9)]
+    x, y = np.array([*ends, *points]).T
+    inside = [(a, b) for a, b in points if 0 < a < 100]
+    xs, ys = np.array(sorted([*ends, *inside], key=lambda point: point[0])).T
+    if len(set(xs)) == len(xs):
+        found = success_at(x[:, None], y[:, None], (0, 1), place)[0]
+        assert found == pytest.approx(np.interp(place, xs / 100, ys), abs=1e-9)
+
+
+def test_rules_are_compared_at_the_cost_that_r2v_came_to(make_episodes: Make) -> None:
+    tables = swept(make_episodes, 0.3)
+    own = [table[table["method"] == "r2v@0.2"].assign(method="r2v") for table in tables]
+    both = Frames(*(pd.concat(pair, ignore_index=True) for pair in zip(tables, own, strict=True)))
+    table = frontier_areas(both, ANALYSIS).set_index("rule")
+    cost = own[0]["cost"].mean()
+    assert (table["equal_cost"] == cost).all()
+    points = frontier(tables, ANALYSIS).set_index("method")
+    assert table.loc["r2v", "equal_cost_success"] == pytest.approx(points.loc["r2v@0.2", "success_rate"])
+    line = points.loc[["slm_only", "random_router@0.2", "random_router@0.5", "llm_only"]].sort_values("avg_cost")
+    other = np.interp(cost, line["avg_cost"], line["success_rate"])
+    assert table.loc["random_router", "equal_cost_success"] == pytest.approx(other)
+    assert table.loc["random_router", "equal_cost_verdict"] == "better"
+    assert table.loc["random_router", "equal_cost_p_holm"] >= table.loc["random_router", "equal_cost_p"] > 0
+    assert frontier_areas(tables, ANALYSIS)["equal_cost"].isna().all(), "r2v was swept, its own threshold not played"
 
 
 def test_the_area_over_cost_by_hand() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from r2v_core.results.evaluations import EVALUATION_COLUMNS
 from r2v_core.results.latex import escape, main_table_latex, standalone
-from r2v_core.results.tables import EVALUATION_COLUMNS
 
 
 def long_table(methods: dict[str, float], benchmark: str = "text_world & co") -> pd.DataFrame:

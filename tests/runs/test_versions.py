@@ -111,9 +111,9 @@ def test_a_newer_parquet_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.parquet"
     write_parquet(path, [Episode(**EPISODE)])
     table = pq.read_table(path)
-    assert table.schema.metadata[b"schema_version"] == b"1"
+    assert table.schema.metadata[b"schema_version"] == b"2"
     pq.write_table(table.replace_schema_metadata({"record": "Episode", "schema_version": "7"}), path)
-    with pytest.raises(R2VError, match="Episode of version 7, this program knows versions up to 1"):
+    with pytest.raises(R2VError, match="Episode of version 7, this program knows versions up to 2"):
         list(read_parquet(path, Episode))
 
 

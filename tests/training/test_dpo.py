@@ -34,6 +34,7 @@ from r2v_core.training.consistency import (
 from r2v_core.training.dpo import ConsistentDPOTrainer, make_trainer
 from r2v_core.training.examples import Renderer
 from r2v_core.training.loop import quiet_libraries
+from r2v_core.training.preference_check import check
 from r2v_core.training.preferences import CandidateRow, Pair, make_pairs
 from r2v_core.training.run import TrainingRun
 from r2v_core.training.trl_adapter import score_labels_only
@@ -160,7 +161,7 @@ def test_saving_a_checkpoint_looks_nothing_up(
 
 
 def test_training_starts_at_ln_2_and_learns_the_preference(dpo_context: Callable[..., StageContext]) -> None:
-    ctx = dpo_context(max_steps=10)
+    ctx = dpo_context(max_steps=10, validation_share=0.0)
     result = train_dpo.run(ctx)
     log = read_log(ctx.run_dir / "training_log.jsonl")
     assert [line["step"] for line in log] == list(range(1, 11))
@@ -171,12 +172,59 @@ def test_training_starts_at_ln_2_and_learns_the_preference(dpo_context: Callable
     assert result.counts["loss_dpo_last"] < math.log(2) - 0.05
     assert result.counts["reward_accuracy_last"] == 1.0
     assert result.counts["pairs"] == 24 and result.counts["consistency_pairs"] > 0
+    assert not any(name.startswith("held_out") for name in result.counts)
     for name in result.artifacts.values():
         assert (ctx.run_dir / name).exists()
     assert {path.name for path in (ctx.run_dir / "adapter").iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
     }, "the reference is not written"
+
+
+def test_the_asset_page_shows_what_templates_say_that_were_not_trained_on(
+    dpo_context: Callable[..., StageContext],
+) -> None:
+    ctx = dpo_context(max_steps=10)
+    counts = train_dpo.run(ctx).counts
+    assert counts["pairs"] + counts["held_out_pairs"] == 24 and counts["held_out_templates"] == 1
+    assert counts["consistency_pairs"] + counts["held_out_context_pairs"] == 12 * 3
+    assert counts["held_out_accuracy"] == 1.0 and counts["held_out_margin"] > 0
+    assert counts["held_out_p"] == 1.0, "one template shows nothing"
+    assert 0 < counts["held_out_divergence_after"] <= math.log(2)
+    preview = (ctx.run_dir / "preview.md").read_text()
+    assert f"| reward margin | 0.000 | {counts['held_out_margin']:.3f} |" in preview and "consistency (JSD, " in preview
+
+
+def test_what_is_held_out_is_measured_with_the_reference_and_with_what_became_of_it(
+    dpo_context: Callable[..., StageContext],
+    rows: list[CandidateRow],
+    renderer: Renderer,
+    perturbed_episodes: list[Episode],
+) -> None:
+    trainer = _trainer(dpo_context(), rows, renderer)
+    pairs = make_pairs(rows, "environment", 1, {row.task_id: row.task_id for row in rows})
+    contexts = make_context_pairs(perturbed_episodes, renderer)[:3]
+    before = check(trainer.model, pairs, contexts, renderer, 0.1, 1)
+    assert (before["held_out_accuracy"], before["held_out_margin"], before["held_out_p"]) == (0.5, 0.0, 1.0)
+    assert before["held_out_divergence_before"] == before["held_out_divergence_after"] > 0
+    with quiet_libraries(), score_labels_only():
+        trainer.train()
+    after = check(trainer.model, pairs, contexts, renderer, 0.1, 1)
+    assert after["held_out_ranking_before"] == before["held_out_ranking_after"]
+    assert after["held_out_accuracy"] == 1.0 and after["held_out_p"] < 0.001
+    model = trainer.model.eval()
+    margins = []
+    for pair in pairs[:4]:
+        gaps = []
+        for adapter in ("default", "ref"):
+            model.set_adapter(adapter)
+            gaps.append(_logprob(model, renderer, pair, pair.chosen) - _logprob(model, renderer, pair, pair.rejected))
+        margins.append(0.1 * (gaps[0] - gaps[1]))
+    model.set_adapter("default")
+    found = check(model, pairs[:4], [], renderer, 0.1, 1)
+    assert found["held_out_margin"] == pytest.approx(sum(margins) / 4, rel=1e-3)
+    assert "held_out_divergence_after" not in found
+    assert {n.split(".")[-2] for n, p in model.named_parameters() if p.requires_grad} == {"default"}
 
 
 def test_an_interrupted_run_resumes_to_the_same_adapter(
@@ -238,6 +286,7 @@ def test_a_missing_adapter_is_one_clear_error(
 
 def test_context_pairs_are_one_state_seen_twice(perturbed_episodes: list[Episode], renderer: Renderer) -> None:
     context_pairs = make_context_pairs(perturbed_episodes, renderer)
+    assert {pair.template_id for pair in context_pairs} == {f"template{n}" for n in range(5)}
     assert len(context_pairs) == 12 * 3, "one pair for each state of each source episode, swallowed actions or not"
     for pair in context_pairs:
         assert pair.first != pair.second

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2v_core.errors import R2VError
+from r2v_core.training.preference_check import held_out_templates, split
 from r2v_core.training.preferences import MIN_PAIRS, PAIRS_PER_STATE, SCORE_MARGIN, CandidateRow, make_pairs
 from r2v_core.trajectory import Candidate
 
@@ -66,6 +67,21 @@ def test_indifferent_verifier_is_told_what_to_change() -> None:
         make_pairs(_rows(_candidate("a", score=0.5), _candidate("b", score=0.5)), "verifier", 1)
     with pytest.raises(R2VError, match="only 0 from 4 states"):
         make_pairs(_rows(_candidate("a"), _candidate("b")), "environment", 1)
+
+
+def test_whole_templates_are_held_out_and_some_of_each_side_are_left() -> None:
+    rows = _rows(_candidate("good", True), _candidate("bad", False), n=40)
+    rows = [row.model_copy(update={"task_id": f"task{i}"}) for i, row in enumerate(rows)]
+    pairs = make_pairs(rows, "environment", 1, {f"task{i}": f"template{i // 4}" for i in range(40)})
+    held = held_out_templates(pairs, 0.15, 1)
+    training, apart = split(pairs, held)
+    assert len(held) == 2 and len(apart) == 8 and len(training) == 32
+    assert not {p.template_id for p in training} & {p.template_id for p in apart}
+    assert held == held_out_templates(pairs, 0.15, 1) and held_out_templates(pairs, 0.0, 1) == frozenset()
+    assert {held_out_templates(pairs, 0.15, seed) for seed in range(5)} != {held}
+    assert len(held_out_templates(pairs, 1.0, 1)) == 9
+    assert held_out_templates(pairs[:4], 0.5, 1) == frozenset(), "a single template"
+    assert held_out_templates(pairs[2:6], 0.5, 1) == frozenset(), "too few would be left to train on"
 
 
 @given(
