@@ -15,7 +15,8 @@ import pytest
 
 from r2v_core.runs.manifest import read_manifest
 from r2v_core.runs.spec import StageContext, StageSpec
-from r2v_core.training.checkpoints import CHECKPOINTS, LOG_NAME, last_checkpoint, read_log
+from r2v_core.training import checkpoints
+from r2v_core.training.checkpoints import CHECKPOINTS, COMPLETE, LOG_NAME, last_checkpoint, read_log
 from tests.stages.killing import KILLS, run_with_kills_anywhere
 
 ROOT = Path(__file__).parents[2]
@@ -89,3 +90,20 @@ def test_a_training_killed_anywhere_ends_as_one_that_ran_through(
     logs = [read_log(Path(spec.run_dir) / LOG_NAME) for spec in specs]
     assert len(logs[0]) == steps and logs[0] == logs[1]
     assert not (Path(specs[1].run_dir) / CHECKPOINTS).exists()
+
+
+def test_checkpoints_that_go_are_not_whole_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / CHECKPOINTS / "checkpoint-4"
+    folder.mkdir(parents=True)
+    for name in ("adapter_model.safetensors", COMPLETE):
+        (folder / name).touch()
+    assert last_checkpoint(folder.parent) == folder
+
+    def killed_here(path: Path, ignore_errors: bool = False) -> None:
+        (folder / "adapter_model.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", killed_here)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.clear_checkpoints(tmp_path)
+    assert last_checkpoint(folder.parent) is None
