@@ -23,18 +23,15 @@ from r2v_assets.runless import report_run
 from r2v_core.config import LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
-from r2v_core.runs.directories import find_runs
-from r2v_core.runs.fingerprint import is_made_of
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
 from r2v_core.stages.inputs import find_inputs
 from r2v_core.stages.merged_inputs import merged_roles
 from r2v_core.stages.table import BY_ASSET, pipeline
+from r2v_core.stages.up_to_date import run_up_to_date
 
 LAUNCHER_TAG = "r2v/launcher_pid"
 HOST_TAG = "r2v/launcher_host"
-PUBLISHED = {"result_tables": "structured_results/main_table.csv", "report": "report.html"}
-"""Files that a stage also puts under ``paths.results``; gone, the stage has to run again."""
 
 
 def materialize_partition(
@@ -91,14 +88,7 @@ def up_to_date(
         inputs = find_inputs(stage, loaded, partition, root(), {}, known)
     except R2VError:
         return None  # an input is missing, so this is too; running says so
-    paths = loaded.config.paths
-    for run in find_runs(root(), paths, stage, partition.experiment, partition.seed):
-        if is_made_of(run.manifest, stage, loaded, partition, inputs):
-            files = [run.directory / relative for relative in run.manifest.artifacts.values()]
-            if stage.name in PUBLISHED:
-                files.append(root() / paths.results / PUBLISHED[stage.name])
-            return run if all(file.exists() for file in files) else None
-    return None
+    return run_up_to_date(stage, loaded, partition, root(), inputs)
 
 
 def _materialize_one(

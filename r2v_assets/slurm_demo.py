@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from r2v_assets.choice import VARIABLE
-from r2v_assets.slurm.onemachine import PACKAGES, Cluster, missing_programs
+from r2v_assets.slurm.onemachine import Cluster
+from r2v_assets.slurm.onemachine_programs import PACKAGES, missing_programs
 from r2v_assets.slurm.profile import VARIABLE as PROFILE
 from r2v_core.console import say
 from r2v_core.errors import R2VError

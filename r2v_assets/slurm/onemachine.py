@@ -24,33 +24,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
+from r2v_assets.slurm.onemachine_files import SLURM, SLURMDBD, SSHD
+from r2v_assets.slurm.onemachine_programs import SBIN, check_installed
 from r2v_core.errors import R2VError
 
-PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server", "openssh-server", "openssh-client")
-INSTALL = f"apt-get update && apt-get install -y --no-install-recommends {' '.join(PACKAGES)}"
-PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacctmgr", "sshd")
-SBIN = "/usr/sbin:/sbin"
 ACCOUNT = "r2v"
 NODES = {"cpu1": "cpu", "gpu1": "gpu"}
 """Node → its own partition; the partition ``all`` has both."""
-
-
-def missing_programs() -> list[str]:
-    """Programs of the cluster that are not installed."""
-    path = f"{os.environ.get('PATH', '')}:{SBIN}"
-    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
-
-
-def check_installed() -> None:
-    """Refuse to go on without the packages.
-
-    Raises:
-        R2VError: with the line that installs them; also if this is not root, whom slurmd and sshd need here.
-    """
-    if missing := missing_programs():
-        raise R2VError(f"the one-machine SLURM cluster needs {', '.join(missing)}; as root: {INSTALL}")
-    if os.geteuid() != 0:
-        raise R2VError("the one-machine SLURM cluster starts slurmd and sshd, which need root; run this as root")
 
 
 @dataclass
@@ -136,9 +118,10 @@ class Cluster:
     def kill(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         """End one daemon; sshd with all its connections."""
         process = self.daemons[name]
-        for connection in children(process.pid) if name == "sshd" else []:
-            with suppress(ProcessLookupError):
-                os.kill(connection, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            for connection in psutil.Process(process.pid).children(recursive=True) if name == "sshd" else []:
+                with suppress(psutil.NoSuchProcess):
+                    connection.kill()
         if process.poll() is None:
             process.send_signal(how)
             try:
@@ -215,10 +198,10 @@ class Cluster:
         )  # fmt: skip
         self.wait(lambda: _answers(mysql), 60, "mariadbd")
         conf = self.root / "slurmdbd.conf"
-        conf.write_text(_SLURMDBD.format(**self._facts()))
+        conf.write_text(SLURMDBD.format(**self._facts()))
         conf.chmod(0o600)
         self.start_slurmdbd()
-        (self.root / "slurm.conf").write_text(_SLURM.format(**self._facts()))
+        (self.root / "slurm.conf").write_text(SLURM.format(**self._facts()))
         gpus = self.root / "gpus"  # plain files stand for the devices
         gpus.mkdir(exist_ok=True)
         for n in range(self.gpus):
@@ -261,7 +244,7 @@ class Cluster:
                 subprocess.run(keygen, check=True, capture_output=True)
         shutil.copy(self.root / "id_ed25519.pub", self.root / "authorized_keys")
         (self.root / "authorized_keys").chmod(0o600)
-        (self.root / "sshd_config").write_text(_SSHD.format(**self._facts()))
+        (self.root / "sshd_config").write_text(SSHD.format(**self._facts()))
         self.start_sshd()
 
     def start_sshd(self) -> None:
@@ -311,101 +294,3 @@ def _with_sbin() -> dict[str, str]:
 def _import_path() -> str:
     here = str(Path(__file__).resolve().parents[2])
     return os.pathsep.join(dict.fromkeys([here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
-
-
-_SLURMDBD = """\
-AuthType=auth/munge
-AuthInfo=socket={root}/munge/socket
-DbdHost=localhost
-DbdAddr=127.0.0.1
-DbdPort={dbd_port}
-CommunicationParameters=NoInAddrAny
-SlurmUser={user}
-LogFile={root}/log/slurmdbd.log
-PidFile={root}/run/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=root
-StorageLoc=slurm_acct
-"""
-
-_SLURM = """\
-ClusterName=r2v
-SlurmctldHost={host}(127.0.0.1)
-SlurmUser={user}
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket={root}/munge/socket,cred_expire=5
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmctldPort={ctld_port}
-StateSaveLocation={root}/state
-SlurmdSpoolDir={root}/spool/%n
-SlurmctldPidFile={root}/run/slurmctld.pid
-SlurmdPidFile={root}/run/slurmd.%n.pid
-SlurmctldLogFile={root}/log/slurmctld.log
-SlurmdLogFile={root}/log/%n.log
-# no systemd, no cgroups, no devices
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=2,sched_interval=2,sched_min_interval=0,batch_sched_delay=0,defer_batch=0
-# everything happens in seconds
-KillWait=15
-MinJobAge=30
-SlurmdTimeout=30
-SlurmdParameters=config_overrides
-InactiveLimit=0
-ReturnToService=2
-JobRequeue=1
-GresTypes=gpu
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={dbd_port}
-AccountingStorageEnforce=associations,limits,qos
-AccountingStoragePass={root}/munge/socket
-AccountingStorageTRES=gres/gpu,gres/gpu:a100
-AccountingStoreFlags=job_comment
-NodeName=cpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={cpu1_port} CPUs={cpus} RealMemory={memory} State=UNKNOWN
-NodeName=gpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={gpu1_port} CPUs={cpus} RealMemory={memory} State=UNKNOWN \\
-    Gres=gpu:a100:{gpus}
-PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=7-00:00:00 State=UP
-PartitionName=gpu Nodes=gpu1 MaxTime=7-00:00:00 State=UP
-PartitionName=all Nodes=cpu1,gpu1 MaxTime=7-00:00:00 State=UP
-# its jobs take the place of the others'
-PartitionName=urgent Nodes=cpu1 PriorityTier=10 MaxTime=7-00:00:00 State=UP
-"""
-
-_SSHD = """\
-ListenAddress 127.0.0.1
-Port {ssh_port}
-HostKey {root}/host_key
-PidFile none
-AuthorizedKeysFile {root}/authorized_keys
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-StrictModes no
-MaxStartups 100
-MaxSessions 100
-SetEnv SLURM_CONF={root}/slurm.conf PATH={path} HOME={root}
-"""
-
-
-def children(pid: int) -> list[int]:
-    """Processes below ``pid``, nearest first."""
-    parents: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError):
-            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
-    found = list(parents.get(pid, []))
-    for child in found:
-        found += parents.get(child, [])
-    return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from r2v_core.errors import R2VError
 from r2v_core.registry import doctor as _doctor
-from r2v_core.registry import legacy, merge, merged_run, queries, selection
+from r2v_core.registry import legacy, merge, merge_files, merged_run, queries, selection
 from r2v_core.registry import lineage as _lineage
 from r2v_core.registry import rebuild as _rebuild
 from r2v_core.registry.database import read, read_closed
@@ -168,7 +168,7 @@ class DataRegistry:
         sources, left_out = self._plan(run_ids, deduplicate, stages, splits)
         if left_out:
             log.warning(selection.describe(left_out))
-        return merge.iter_episodes(sources)
+        return merge_files.iter_episodes(sources)
 
     def merge_runs(
         self,
@@ -190,7 +190,7 @@ class DataRegistry:
         sources, left_out = self._plan(run_ids, deduplicate, stages, splits)
         if left_out:
             log.warning(selection.describe(left_out))
-        return replace(merge.write_merged(sources, Path(output_path)), left_out=left_out)
+        return replace(merge_files.write_merged(sources, Path(output_path)), left_out=left_out)
 
     def _plan(
         self, run_ids: Iterable[str], deduplicate: bool, stages: Sequence[str] | None, splits: Sequence[str] | None

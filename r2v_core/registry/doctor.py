@@ -15,7 +15,7 @@ from r2v_core.digest import digest_file
 from r2v_core.errors import R2VError
 from r2v_core.registry.database import Connection, read
 from r2v_core.registry.episode_rows import EPISODES_JSONL, EPISODES_PARQUET
-from r2v_core.registry.merge import MERGE_TMP
+from r2v_core.registry.merge_files import MERGE_TMP
 from r2v_core.registry.merged_run import PREFIX
 from r2v_core.registry.register import ROOTS, find_run_dirs
 from r2v_core.registry.values import relative

@@ -17,7 +17,8 @@ from r2v_core.errors import R2VError
 from r2v_core.registry import queries, selection
 from r2v_core.registry.database import Connection, read_closed
 from r2v_core.registry.episode_rows import EPISODES_JSONL, EPISODES_PARQUET
-from r2v_core.registry.merge import Source, plan, write_merged
+from r2v_core.registry.merge import Source, plan
+from r2v_core.registry.merge_files import write_merged
 from r2v_core.registry.values import json_text, relative
 from r2v_core.runs.artifacts import digests, measure
 from r2v_core.runs.manifest import RunInput, RunManifest, utc_now, write_atomic, write_manifest

@@ -14,7 +14,7 @@ from r2v_core.config.schema import Config
 from r2v_core.console import Json, print_json, print_table, say
 from r2v_core.partition import Partition
 from r2v_core.runs.directories import find_resumable, find_runs, project_root
-from r2v_core.runs.fingerprint import fingerprint, is_made_of
+from r2v_core.runs.fingerprint import fingerprint
 from r2v_core.runs.manifest import RunManifest
 from r2v_core.runs.spec import UpstreamRun
 from r2v_core.runs.stage import Stage
@@ -23,6 +23,7 @@ from r2v_core.stages.forecast import Tasks, Work, planned_tasks, work_of
 from r2v_core.stages.inputs import find_inputs
 from r2v_core.stages.merged_inputs import merged_roles
 from r2v_core.stages.table import inputs_of, pipeline
+from r2v_core.stages.up_to_date import run_up_to_date
 from r2v_core.teachers.names import find_teacher
 from r2v_core.teachers.prices import load_prices
 
@@ -91,9 +92,7 @@ def plan(
 
 
 def state_of(loaded: LoadedConfig, partition: Partition, project: Path) -> tuple[dict[str, UpstreamRun], set[str]]:
-    """Stage → its newest finished run that today's config, code and inputs would make again; and the stages of which an
-    interrupted run would go on.
-    """
+    """Stage → its run that is up to date; and the stages of which an interrupted run would go on."""
     made: dict[str, UpstreamRun] = {}
     begun: set[str] = set()
     for stage in pipeline(loaded.config):
@@ -101,15 +100,12 @@ def state_of(loaded: LoadedConfig, partition: Partition, project: Path) -> tuple
         if any(upstream not in made for upstream in upstreams) or merged_roles(stage, loaded.config):
             continue  # a merge is made where it is planned, so nothing is said about it here
         inputs = find_inputs(stage, loaded, partition, project, {})
-        for run in find_runs(project, loaded.config.paths, stage, partition.experiment, partition.seed):
-            files = [run.directory / name for name in run.manifest.artifacts.values()]
-            if is_made_of(run.manifest, stage, loaded, partition, inputs) and all(file.exists() for file in files):
-                made[stage.name] = run
-                break
-        else:
-            wanted = fingerprint(stage, loaded, partition, inputs)
-            if find_resumable(project, loaded.config.paths, stage, partition, wanted):
-                begun.add(stage.name)
+        if run := run_up_to_date(stage, loaded, partition, project, inputs):
+            made[stage.name] = run
+            continue
+        wanted = fingerprint(stage, loaded, partition, inputs)
+        if find_resumable(project, loaded.config.paths, stage, partition, wanted):
+            begun.add(stage.name)
     return made, begun
 
 

@@ -15,14 +15,14 @@ from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_tokenizer
 from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.manifest import write_atomic
-from r2v_core.runs.processes import exit_workers, is_main
+from r2v_core.runs.processes import is_main
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.training.adapters import ADAPTER, adapter_digest, save_untrained
 from r2v_core.training.bc import Example, make_examples, train_bc
 from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
-from r2v_core.training.run import training_run
+from r2v_core.training.run import training_run, untrained
 from r2v_core.trajectory import Episode
 
 CURVE = "loss.png"
@@ -34,7 +34,11 @@ def run(ctx: StageContext) -> StageResult:
     if bc.max_steps == 0:
         if BASE in ctx.inputs:
             raise R2VError("training.bc.max_steps: 0 adds nothing to the run that is extended; give the further steps")
-        return _untrained(ctx)
+        return untrained(
+            ctx,
+            lambda folder: save_untrained(ctx.config.slm, ctx.config.training.lora, ctx.cache, folder, ctx.seed),
+            "No behaviour cloning (`training.bc.max_steps: 0`): the small model as it comes.",
+        )
     clean, perturbed = (training_episodes(ctx.inputs[role]) for role in ("trajectories", "perturbed"))
     return clone(ctx, clean, perturbed, ctx.config.slm, bc, "training.bc")
 
@@ -70,20 +74,6 @@ def clone(
         digest=adapter_digest(ctx.run_dir / ADAPTER),
         artifacts={"adapter": ADAPTER, "training_log": LOG_NAME, "loss.png": CURVE, "preview": "preview.md"},
         counts=counts,
-    )
-
-
-def _untrained(ctx: StageContext) -> StageResult:
-    """The small model as it comes, under the name of this stage."""
-    exit_workers()
-    save_untrained(ctx.config.slm, ctx.config.training.lora, ctx.cache, ctx.run_dir / ADAPTER, ctx.seed)
-    write_atomic(
-        ctx.run_dir / "preview.md", "No behaviour cloning (`training.bc.max_steps: 0`): the small model as it comes.\n"
-    )
-    return StageResult(
-        digest=adapter_digest(ctx.run_dir / ADAPTER),
-        artifacts={"adapter": ADAPTER, "preview": "preview.md"},
-        counts={"steps": 0},
     )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from r2v_core.benchmarks.actions import headline
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_tokenizer
-from r2v_core.runs import processes
 from r2v_core.runs.fingerprint import BASE
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import write_atomic
@@ -28,7 +27,7 @@ from r2v_core.training.dpo import train_dpo
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
 from r2v_core.training.preference_check import held_out_templates, split
 from r2v_core.training.preferences import CandidateRow, Pair, make_pairs
-from r2v_core.training.run import training_run
+from r2v_core.training.run import training_run, untrained
 
 CURVE = "loss.png"
 ACCURACY, MARGIN = "rewards/accuracies", "rewards/margins"
@@ -40,7 +39,12 @@ def run(ctx: StageContext) -> StageResult:
     if config.dpo.max_steps == 0:
         if BASE in ctx.inputs:
             raise R2VError("training.dpo.max_steps: 0 adds nothing to the run that is extended; give the further steps")
-        return _unchanged(ctx)
+        adapter = ctx.inputs["policy"].artifact("adapter")
+        return untrained(
+            ctx,
+            lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True),
+            "No preference optimisation (`training.dpo.max_steps: 0`): the BC policy.",
+        )
     training = training_run(ctx)
     rows = list(JsonlStore(ctx.inputs["candidates"].artifact("candidates"), CandidateRow))
     perturbed = training_episodes(ctx.inputs["perturbed"])
@@ -90,20 +94,6 @@ def run(ctx: StageContext) -> StageResult:
         digest=adapter_digest(ctx.run_dir / ADAPTER),
         artifacts={"adapter": ADAPTER, "training_log": LOG_NAME, "loss.png": CURVE, "preview": "preview.md"},
         counts=counts,
-    )
-
-
-def _unchanged(ctx: StageContext) -> StageResult:
-    """The BC adapter under the name of this stage."""
-    processes.exit_workers()
-    shutil.copytree(ctx.inputs["policy"].artifact("adapter"), ctx.run_dir / ADAPTER, dirs_exist_ok=True)
-    write_atomic(
-        ctx.run_dir / "preview.md", "No preference optimisation (`training.dpo.max_steps: 0`): the BC policy.\n"
-    )
-    return StageResult(
-        digest=adapter_digest(ctx.run_dir / ADAPTER),
-        artifacts={"adapter": ADAPTER, "preview": "preview.md"},
-        counts={"steps": 0},
     )
 
 

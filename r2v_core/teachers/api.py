@@ -60,8 +60,7 @@ class Api:
         self.budget = budget
         self.unit_price = price
         self.log = log
-        self._stop = threading.Event()
-        self._patience = Patience(where, limits, self._stop, log, answered)
+        self._patience = Patience(where, limits, log, answered)
         self._noted: set[str] = set()
 
     def price(self, reply: Reply) -> float | None:
@@ -97,29 +96,28 @@ class Api:
 
     def _at_once(self, requests: Sequence[dict[str, Any]]) -> list[Reply]:
         pool = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix="teacher")
+        stop = threading.Event()  # of this call alone: what fails it says nothing about other callers' requests
         wait = True
         try:
-            futures = [pool.submit(self._paid, request) for request in requests]
+            futures = [pool.submit(self._paid, request, stop) for request in requests]
             return [future.result() for future in futures]
         except Exception:
-            self._stop.set()  # requests under way are seen through and kept, but not made again
+            stop.set()  # requests under way are seen through and kept, but not made again
             raise
         except BaseException:
-            self._stop.set()
+            stop.set()
             wait = False  # asked to end: now
             raise
         finally:
             pool.shutdown(wait=wait, cancel_futures=True)
-            if wait:
-                self._stop.clear()
 
-    def _paid(self, request: dict[str, Any]) -> Reply:
+    def _paid(self, request: dict[str, Any], stop: threading.Event) -> Reply:
         """One request, booked and kept."""
         messages = request["messages"]
         highest = self.unit_price.of(highest_tokens(messages), self.options.max_tokens) if self.unit_price else 0.0
         with self.budget.call(highest) as booked:
             try:
-                reply = self._patience.ask(lambda: self.client.ask(messages))
+                reply = self._patience.ask(lambda: self.client.ask(messages), stop)
             except Refused as error:
                 self.log(f"warning: {error}")
                 return Reply("", tokens_in=0, tokens_out=0, latency_s=0.0, refused=str(error))

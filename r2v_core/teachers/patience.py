@@ -34,20 +34,18 @@ class Patience:
         self,
         where: Endpoint,
         limits: TeacherLimitsConfig,
-        stop: threading.Event,
         log: Callable[[str], None],
         answered: bool = False,
     ) -> None:
         self.where = where
         self.limits = limits
-        self.stop = stop
         self.log = log
         self.answered = answered
         self._not_before = 0.0
         self._said: dict[str, float] = {}
 
-    def ask(self, once: Callable[[], Reply]) -> Reply:
-        """What ``once`` returns, called again for as long as it raises Transient and there is hope.
+    def ask(self, once: Callable[[], Reply], stop: threading.Event) -> Reply:
+        """What ``once`` returns, called again while it raises Transient and there is hope, until ``stop`` is set.
 
         Raises:
             TransientError: with the last trouble, when there is none. What else ``once`` raises is passed on.
@@ -56,13 +54,13 @@ class Patience:
         try:
             for attempt in Retrying(
                 retry=retry_if_exception_type(Transient),
-                stop=lambda state: self.stop.is_set() or self._enough(state),
+                stop=lambda state: stop.is_set() or self._enough(state),
                 wait=self._pause,
-                sleep=sleep_using_event(self.stop),
+                sleep=sleep_using_event(stop),
                 before_sleep=self._say,
                 reraise=True,
             ):
-                self._hold()
+                self._hold(stop)
                 made = attempt.retry_state.attempt_number
                 with attempt:
                     reply = once()
@@ -80,10 +78,10 @@ class Patience:
             ) from None
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _hold(self) -> None:
+    def _hold(self, stop: threading.Event) -> None:
         """Wait while the server has asked for a pause, whoever it was that it told."""
-        while not self.stop.is_set() and (left := self._not_before - time.monotonic()) > 0:
-            self.stop.wait(left)
+        while not stop.is_set() and (left := self._not_before - time.monotonic()) > 0:
+            stop.wait(left)
 
     def _too_long(self, error: Transient) -> bool:
         return (error.retry_after_s or 0.0) > max(LONGEST_WAIT_S, self.limits.patience_s)

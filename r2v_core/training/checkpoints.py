@@ -52,7 +52,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def clear_checkpoints(run_dir: Path) -> None:
-    """Delete the checkpoints of a training that is finished and saved."""
+    """Delete the checkpoints of a training that is finished and saved.
+
+    None counts as whole while its files go: a process that is killed here would leave one that can't be loaded.
+    """
     wait_for_everyone()
     if is_main():
+        for mark in sorted((run_dir / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")):
+            mark.unlink()
         shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)

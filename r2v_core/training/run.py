@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2v_core.digest import derive_seed
 from r2v_core.runs.fingerprint import BASE
+from r2v_core.runs.manifest import write_atomic
+from r2v_core.runs.processes import exit_workers
 from r2v_core.runs.reporting import Reporter
-from r2v_core.runs.spec import StageContext, UpstreamRun
+from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
+from r2v_core.training.adapters import ADAPTER, adapter_digest
 from r2v_core.training.tracking import Wandb, wandb_settings
 
 
@@ -55,3 +59,18 @@ def training_run(ctx: StageContext) -> TrainingRun:
     tracking = wandb_settings(ctx.config.training)
     base = ctx.inputs.get(BASE)
     return TrainingRun(ctx.run_dir, ctx.spec.run_id, ctx.spec.stage, ctx.seed, ctx.report, tracking, base)
+
+
+def untrained(ctx: StageContext, write_adapter: Callable[[Path], object], why: str) -> StageResult:
+    """The result of a training of no steps, which the main process alone makes.
+
+    Args:
+        write_adapter: puts the adapter that stands in for a trained one into a folder.
+        why: what the preview says.
+    """
+    exit_workers()
+    folder = ctx.run_dir / ADAPTER
+    write_adapter(folder)
+    write_atomic(ctx.run_dir / "preview.md", f"{why}\n")
+    artifacts = {"adapter": ADAPTER, "preview": "preview.md"}
+    return StageResult(digest=adapter_digest(folder), artifacts=artifacts, counts={"steps": 0})

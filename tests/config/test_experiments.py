@@ -40,7 +40,9 @@ def test_games_for_a_teacher_go_with_a_teacher_that_is_trained_on_them(monkeypat
 HUB = {
     "qwen2.5-7b": "Qwen/Qwen2.5-7B-Instruct",
     "qwen2.5-coder-7b": "Qwen/Qwen2.5-Coder-7B-Instruct",
+    "qwen2.5-14b": "Qwen/Qwen2.5-14B-Instruct",
     "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "gemma-7b": "google/gemma-7b-it",
 }
 PUBLISHED = [
     name for name in load_experiments(ROOT / "configs/experiments.yaml").experiments if name.split("@")[-1] in HUB

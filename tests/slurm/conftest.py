@@ -26,7 +26,8 @@ from r2v_assets.materialize import failure_text
 from r2v_assets.registry import RegistryResource
 from r2v_assets.settings import RunSettings
 from r2v_assets.slurm.deploy import deploy
-from r2v_assets.slurm.onemachine import ACCOUNT, Cluster, check_installed
+from r2v_assets.slurm.onemachine import ACCOUNT, Cluster
+from r2v_assets.slurm.onemachine_programs import check_installed
 from r2v_assets.slurm.profile import load_profile
 from r2v_core.errors import R2VError
 from r2v_core.registry import DataRegistry

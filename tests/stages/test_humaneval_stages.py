@@ -19,7 +19,7 @@ from r2v_core.stages.cli import main
 from r2v_core.stages.table import STAGES
 from r2v_core.trajectory import Episode
 from tests.stages.fixed_output_model import model_that_says
-from tests.stages.killing import run_with_kills
+from tests.stages.killing import run_with_kills, run_with_kills_anywhere
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -149,6 +149,36 @@ def test_a_stage_killed_at_random_records_ends_as_one_that_ran_through(
     for path in whole.glob("*.jsonl"):
         if not path.name.startswith(("log", "collection_log")):
             assert sorted(lines(again / path.name)) == sorted(lines(path)), path.name
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "later_s"),
+    [("task_suite", 15, 0.01), ("perturb", 18, 0.01), ("result_tables", 250, 1.0), ("report", 15, 0.1)],
+)
+def test_a_stage_killed_anywhere_ends_as_one_that_ran_through(
+    project: Path, tmp_path: Path, stage: str, changes: int, later_s: float
+) -> None:
+    whole = run_of(project, stage)
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy)
+    shutil.rmtree(copy / whole.relative_to(project))
+    shutil.rmtree(copy / "results")
+    arguments = [stage, "--config", "configs/tiny.yaml", "--partition", "humaneval:expert|1"]
+    kills = run_with_kills_anywhere(copy, arguments, random.Random(stage), changes, later_s)
+    print(f"\n{stage}: {kills} kills")
+    assert kills >= 2
+    again = run_of(copy, stage)
+    made, expected = read_manifest(again), read_manifest(whole)
+    assert (made.status, made.digest, made.counts) == ("done", expected.digest, expected.counts)
+    assert files(again) == files(whole)
+    if stage in ("result_tables", "report"):  # what they publish is whole, too
+        published = {path for path in files(project / "results/tiny") if (path == "report.html") == (stage == "report")}
+        assert files(copy / "results/tiny") - {".lock"} == published - {".lock"}
+
+
+def files(folder: Path) -> set[str]:
+    """The files in a folder, by their relative paths."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def lines(path: Path) -> list[str]:

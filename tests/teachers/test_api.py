@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from r2v_core.errors import R2VError
 from r2v_core.teachers.base import Teacher
 from r2v_core.teachers.budget import BudgetSpent, read_usage
 from tests.teachers.conftest import CANARY, QUICK, situation, step
-from tests.teachers.server import Behaviour, Server, cuts, fails, hangs, raw, says, together
+from tests.teachers.server import Behaviour, Handler, Server, cuts, fails, hangs, raw, says, together
 
 Make = Callable[..., Teacher]
 
@@ -132,6 +133,38 @@ def test_what_waiting_does_not_cure_is_not_waited_for(server: Server, teacher: M
     with pytest.raises(R2VError, match="refuses: status 4"):
         teacher().act([situation()])
     assert len(server.requests) == 1
+
+
+def test_a_request_that_fails_for_good_ends_no_other_callers_retries(server: Server, teacher: Make) -> None:
+    refused, answered = threading.Event(), threading.Event()
+
+    def behave(handler: Handler) -> None:
+        who = handler.seen.messages[-1]["content"].splitlines()[-1]
+        if who == "doomed":
+            fails(401, "bad key")(handler)
+            refused.set()
+        elif who == "beside it":  # keeps the failing call open, as requests under way are seen through
+            answered.wait(20)
+            says("look")(handler)
+        elif sum(seen.messages[-1]["content"].endswith(who) for seen in server.requests) < 3:
+            refused.wait(20)
+            time.sleep(0.3)  # until the other caller has taken its refusal in
+            fails(503)(handler)
+        else:
+            says("look")(handler)
+            answered.set()
+
+    server.otherwise = behave
+    shared = teacher(limits=QUICK.model_copy(update={"concurrency": 2}))
+    with ThreadPoolExecutor(2) as pool:
+        patient = pool.submit(shared.act, [situation("patient")])
+        doomed = pool.submit(shared.act, [situation("doomed"), situation("beside it")])
+        try:
+            assert patient.result(20)[0].action == "look"
+        finally:
+            answered.set()
+        with pytest.raises(R2VError, match="bad key"):
+            doomed.result(20)
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])

@@ -17,8 +17,10 @@ from r2v_core.runs.manifest import RunInput, RunManifest, write_manifest
 from r2v_core.runs.parquet import write_parquet
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageSpec, UpstreamRun
+from r2v_core.stages import train_bc
 from r2v_core.training.examples import Renderer, instructions_of
-from r2v_core.trajectory import Episode, Observation, Perturbation, Record, Step
+from r2v_core.training.preferences import CandidateRow
+from r2v_core.trajectory import Candidate, Episode, Observation, Perturbation, Record, Step
 
 THINGS = ("red key", "blue key", "apple", "lamp", "old book", "coin")
 WAYS = ("north", "south", "east", "west")
@@ -226,3 +228,47 @@ def planned() -> Callable[[StageContext], StageSpec]:
         return ctx.spec.model_copy(update={"inputs": inputs, "config": config})
 
     return plan
+
+
+QUICK_DPO = {"max_steps": 5, "batch_size": 2, "save_steps": 2, "learning_rate": 5e-3, "warmup_ratio": 0.0}
+
+
+def _candidate(text: str, progress: bool) -> Candidate:
+    return Candidate(text=text, logprob=-1.0, n_tokens=2, entropy=0.5, progress=progress)
+
+
+@pytest.fixture(scope="session")
+def rows(perturbed_episodes: list[Episode], renderer: Renderer) -> list[CandidateRow]:
+    return [
+        CandidateRow(
+            episode_id=episode.episode_id,
+            task_id=episode.task_id,
+            step=0,
+            z=episode.perturbation_seed,
+            prompt=renderer.prompt(episode, 0),
+            expert_action=episode.steps[0].expert_action,
+            candidates=[_candidate("wait", False), _candidate(str(episode.steps[0].expert_action), True)],
+        )
+        for episode in perturbed_episodes
+    ]
+
+
+@pytest.fixture
+def bc_run(context: Context, make_folder_run: Callable[..., UpstreamRun]) -> UpstreamRun:
+    """A BC adapter far enough from the base model to tell the two apart."""
+    ctx = context("train_bc", name="bc", bc={"max_steps": 6, "batch_size": 4, "learning_rate": 1e-2})
+    train_bc.run(ctx)
+    return make_folder_run(ctx.run_dir, "train_bc", {"adapter": "adapter"})
+
+
+@pytest.fixture
+def dpo_context(
+    context: Context, bc_run: UpstreamRun, rows: list[CandidateRow], make_record_run: Callable[..., UpstreamRun]
+) -> Callable[..., StageContext]:
+    candidates = make_record_run("candidates", "candidates", rows)
+
+    def build(name: str = "dpo", **dpo: Any) -> StageContext:
+        inputs = {"candidates": candidates, "policy": bc_run}
+        return context("train_dpo", name=name, inputs=inputs, dpo={**QUICK_DPO, **dpo})
+
+    return build

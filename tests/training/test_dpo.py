@@ -19,7 +19,7 @@ from r2v_core.config.schema import DPOConfig, SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.hub import load_lm, merge_adapter
 from r2v_core.runs.spec import StageContext, UpstreamRun
-from r2v_core.stages import train_bc, train_dpo
+from r2v_core.stages import train_dpo
 from r2v_core.training import callbacks
 from r2v_core.training.adapters import adapter_digest
 from r2v_core.training.checkpoints import read_log
@@ -38,51 +38,10 @@ from r2v_core.training.preference_check import check
 from r2v_core.training.preferences import CandidateRow, Pair, make_pairs
 from r2v_core.training.run import TrainingRun
 from r2v_core.training.trl_adapter import score_labels_only
-from r2v_core.trajectory import Candidate, Episode
+from r2v_core.trajectory import Episode
 
 Context = Callable[..., StageContext]
 QUICK = {"max_steps": 5, "batch_size": 2, "save_steps": 2, "learning_rate": 5e-3, "warmup_ratio": 0.0}
-
-
-def _candidate(text: str, progress: bool) -> Candidate:
-    return Candidate(text=text, logprob=-1.0, n_tokens=2, entropy=0.5, progress=progress)
-
-
-@pytest.fixture(scope="session")
-def rows(perturbed_episodes: list[Episode], renderer: Renderer) -> list[CandidateRow]:
-    return [
-        CandidateRow(
-            episode_id=episode.episode_id,
-            task_id=episode.task_id,
-            step=0,
-            z=episode.perturbation_seed,
-            prompt=renderer.prompt(episode, 0),
-            expert_action=episode.steps[0].expert_action,
-            candidates=[_candidate("wait", False), _candidate(str(episode.steps[0].expert_action), True)],
-        )
-        for episode in perturbed_episodes
-    ]
-
-
-@pytest.fixture
-def bc_run(context: Context, make_folder_run: Callable[..., UpstreamRun]) -> UpstreamRun:
-    """A BC adapter far enough from the base model to tell the two apart."""
-    ctx = context("train_bc", name="bc", bc={"max_steps": 6, "batch_size": 4, "learning_rate": 1e-2})
-    train_bc.run(ctx)
-    return make_folder_run(ctx.run_dir, "train_bc", {"adapter": "adapter"})
-
-
-@pytest.fixture
-def dpo_context(
-    context: Context, bc_run: UpstreamRun, rows: list[CandidateRow], make_record_run: Callable[..., UpstreamRun]
-) -> Callable[..., StageContext]:
-    candidates = make_record_run("candidates", "candidates", rows)
-
-    def build(name: str = "dpo", **dpo: Any) -> StageContext:
-        inputs = {"candidates": candidates, "policy": bc_run}
-        return context("train_dpo", name=name, inputs=inputs, dpo={**QUICK, **dpo})
-
-    return build
 
 
 def _trainer(ctx: StageContext, rows: list[CandidateRow], renderer: Renderer, **dpo: Any) -> ConsistentDPOTrainer:

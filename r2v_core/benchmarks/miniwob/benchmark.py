@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from r2v_core.benchmarks.actions import ActionForm
 from r2v_core.benchmarks.base import SPLITS, Concurrency, OpenModel, Task, known_splits
-from r2v_core.benchmarks.web.chromium import INSTALL, browser, find_chromium
+from r2v_core.benchmarks.web.chromium import browser
+from r2v_core.benchmarks.web.process import INSTALL, find_chromium
 from r2v_core.digest import derive_seed, digest_of, rng
 from r2v_core.errors import R2VError, nearest
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from r2v_core.benchmarks.web.chromium import Page, PageMoved, open_page
+from r2v_core.benchmarks.web.chromium import Page, open_page
 from r2v_core.benchmarks.web.page import script
+from r2v_core.benchmarks.web.process import PageMoved
 
 ATTEMPTS = 5
 """Times that a page is read which goes elsewhere meanwhile."""

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from r2v_core.benchmarks.actions import ActionForm
 from r2v_core.benchmarks.base import SPLITS, Concurrency, OpenModel, Task, known_splits
-from r2v_core.benchmarks.web.chromium import INSTALL, find_chromium
+from r2v_core.benchmarks.web.process import INSTALL, find_chromium
 from r2v_core.benchmarks.webarena.format import TaskConfig, read_file
 from r2v_core.benchmarks.webarena.judge import AnswerJudge
 from r2v_core.benchmarks.webarena.sites import SITES, Site, Sites

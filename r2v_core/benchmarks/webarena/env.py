@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from r2v_core.benchmarks.base import Outcome, Task, closed, not_started
 from r2v_core.benchmarks.web.actions import ACTIONS, BROWSING, Act, parse
-from r2v_core.benchmarks.web.chromium import BrowserError, PageMoved
 from r2v_core.benchmarks.web.page import carry_out, open_to, tree
+from r2v_core.benchmarks.web.process import BrowserError, PageMoved
 from r2v_core.benchmarks.web.tabs import ATTEMPTS, Tabs
 from r2v_core.benchmarks.webarena.benchmark import WebArenaOptions
 from r2v_core.benchmarks.webarena.format import TaskConfig
