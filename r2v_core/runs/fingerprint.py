@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from r2v_core.config import LoadedConfig, section
 from r2v_core.digest import digest_of
@@ -20,11 +21,18 @@ def fingerprint(stage: Stage, loaded: LoadedConfig, partition: Partition, inputs
         {
             "stage": stage.name,
             "version": stage.version,
-            "config": {name: section(loaded.config, name) for name in stage.sections},
+            "config": {name: _deciding(name, section(loaded.config, name)) for name in stage.sections},
             "partition": partition.key,
             "inputs": {item.role: item.digest for item in inputs},
         }
     )
+
+
+def _deciding(name: str, value: Any) -> Any:
+    """What of a config section decides a result: of ``benchmark`` not the splits that nothing is in."""
+    if name != "benchmark":
+        return value
+    return {**value, "splits": {split: count for split, count in value["splits"].items() if count}}
 
 
 def is_made_of(

@@ -77,6 +77,11 @@ def test_a_stage_that_is_switched_off_is_nobodys_input(tmp_path: Path) -> None:
         for overrides in ([], measured, ["training.verifier.on_policy.episodes=8"])
     }
     assert len(prints) == 2, "whether rollouts are learnt from does not make them others"
+    suites = {
+        fingerprint(STAGES["task_suite"], load_config("configs/base.yaml", overrides, ROOT), partition, [])
+        for overrides in ([], ["benchmark.splits.teacher=0"], ["benchmark.splits.teacher=3"])
+    }
+    assert len(suites) == 2, "a split that nothing is in decides nothing"
     with pytest.raises(
         R2VError, match=r"--input rollouts=… is read only where training\.verifier\.on_policy\.episodes"
     ):
