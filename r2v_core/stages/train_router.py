@@ -63,6 +63,8 @@ from r2v_core.training.scorers import Fitting, compare, train_scorers
 MIN_ROWS = 30
 """Steps that each split needs at least; below, batch norm and calibration mean nothing."""
 VALIDATION_NAME = "validation.jsonl"
+COUNTED = ("auc", "ece", "ece_debiased", "brier", "probability_std", "collapsed")
+"""Of the diagnostics, those that stand among the run's counts."""
 
 
 def read_rows(ctx: StageContext) -> tuple[list[RouterRow], list[RouterRow]]:
@@ -274,7 +276,10 @@ def run(ctx: StageContext) -> StageResult:
             "validation_risk": cut.risk,
             **({"certified": float(cut.met), "certified_templates": templates} if played else {}),
             "lambda": curves[-1].multiplier,
-            **{key: float(found[key]) for key in ("auc", "ece", "brier", "probability_std", "collapsed")},
+            **{
+                key: float(found[key])
+                for key in ("auc", "ece", "ece_debiased", "brier", "probability_std", "collapsed")
+            },
         },
     )
 

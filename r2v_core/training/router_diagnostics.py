@@ -11,11 +11,13 @@ from scipy.special import expit
 from scipy.stats import spearmanr
 
 from r2v_core.agent.features import feature_matrix
-from r2v_core.agent.rules.scored import entropy, own_scores
+from r2v_core.agent.rules.scored import R2V, entropy, own_scores
 from r2v_core.agent.rules.table import RULES
 from r2v_core.config.schema import RouterConfig
 from r2v_core.digest import rng
 from r2v_core.evaluation.calibration import auc, brier_score, expected_calibration_error, reliability_table
+from r2v_core.evaluation.discrimination import auc_estimates
+from r2v_core.evaluation.scores import debiased_calibration_error
 from r2v_core.models.labels import LABELS
 from r2v_core.models.router import Router, RouterRow
 from r2v_core.training.router import Epoch
@@ -38,6 +40,7 @@ def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, 
 
     Those are: constant, or the entropy rule in disguise.
 
+    ``auc_intervals`` and ``auc_leads`` (r2v's AUC minus a rule's, with its interval): 95 %, whole templates resampled.
     ``permutation_importance``: AUC lost when one feature is shuffled among the steps (Breiman 2001), mean of ten.
     ``entropy_rule_agreement``: share of steps decided as the entropy rule decides them at an equal call rate.
     ``spearman_entropy`` is None where entropy or probability is constant.
@@ -50,14 +53,22 @@ def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, 
     varies = np.ptp(uncertainty) > 0 and np.ptp(after) > 0
     escalate = after > router.threshold
     same = escalate == (uncertainty > threshold_for_share(uncertainty, float(escalate.mean())))
-    mine = auc(after, label)
     single = [RULES[name] for name in router.shares if RULES[name].scope == "step"]
+    templates = [row.template_id for row in rows]
+    scores = {R2V.name: after} | {rule.name: own_scores(rule, router, steps) for rule in single}
+    aucs = auc_estimates(scores, label, templates, R2V.name)
+    mine = aucs[R2V.name][0].value
     return {
         "n": len(rows),
         "label": router.label,
         "positive_share": float(label.mean()),
         "auc": mine,
-        "auc_of_rules": {rule.name: auc(own_scores(rule, router, steps), label) for rule in single},
+        "auc_of_rules": {name: found.value for name, (found, _) in aucs.items()},
+        "auc_intervals": {name: _known(found.low, found.high) for name, (found, _) in aucs.items()},
+        "auc_leads": {
+            name: [lead.value, *_known(lead.low, lead.high)] for name, (_, lead) in aucs.items() if lead is not None
+        },
+        "ece_debiased": debiased_calibration_error(after, label, templates),
         "ece_before": expected_calibration_error(before, label),
         "ece": expected_calibration_error(after, label),
         "brier_before": brier_score(before, label),
@@ -75,6 +86,11 @@ def diagnose(router: Router, rows: Sequence[RouterRow], seed: int) -> dict[str, 
             name: _importance(router, x, label, mine, column, seed) for column, name in enumerate(router.features)
         },
     }
+
+
+def _known(low: float, high: float) -> list[float]:
+    """An interval; empty where one template is too few for one."""
+    return [] if np.isnan(low) else [low, high]
 
 
 def _importance(router: Router, x: np.ndarray, label: np.ndarray, whole: float, column: int, seed: int) -> float:
@@ -170,6 +186,7 @@ def preview(found: dict[str, Any], router: Router) -> str:
         "| | before calibration | after |",
         "| --- | ---: | ---: |",
         f"| ECE | {found['ece_before']:.3f} | {found['ece']:.3f} |",
+        f"| ECE, debiased | | {found['ece_debiased']:.3f} |",
         f"| Brier | {found['brier_before']:.3f} | {found['brier']:.3f} |",
         "",
         f"- scorer {router.chosen}: AUC {found['auc']:.3f} · slope {found['slope']:.2f}, level {found['level']:.2f} · "
@@ -188,9 +205,9 @@ def preview(found: dict[str, Any], router: Router) -> str:
             for one in router.comparison
         ),
         "",
-        "| rule | AUC of its score on validation steps |",
-        "| --- | ---: |",
-        *(f"| {name} | {auc:.3f} |" for name, auc in found["auc_of_rules"].items()),
+        "| rule | AUC of its score on validation steps | 95 % interval | r2v's lead | 95 % interval |",
+        "| --- | ---: | --- | ---: | --- |",
+        *(_auc_row(name, found) for name in found["auc_of_rules"]),
         "",
         "| feature | AUC lost when shuffled |",
         "| --- | ---: |",
@@ -198,6 +215,18 @@ def preview(found: dict[str, Any], router: Router) -> str:
     ranked = sorted(found["permutation_importance"].items(), key=lambda item: -item[1])
     lines += [f"| {name} | {drop:.3f} |" for name, drop in ranked]
     return "\n".join(lines + _levels(held)) + "\n"
+
+
+def _auc_row(name: str, found: Mapping[str, Any]) -> str:
+    row = f"| {name} | {found['auc_of_rules'][name]:.3f} | {_interval(found['auc_intervals'][name], '.3f')} |"
+    if name not in found["auc_leads"]:
+        return f"{row} | |"
+    lead, *ends = found["auc_leads"][name]
+    return f"{row} {lead:+.3f} | {_interval(ends, '+.3f')} |"
+
+
+def _interval(ends: Sequence[float], form: str) -> str:
+    return "[" + ", ".join(format(end, form) for end in ends) + "]" if ends else ""
 
 
 def statement(calibration: Mapping[str, Any]) -> str:
