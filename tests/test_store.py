@@ -265,7 +265,7 @@ def test_unwritable_place_is_named(tmp_path: Path) -> None:
         JsonlStore(tmp_path / "file" / "e.jsonl", Episode).append(episode(0))
     with pytest.raises(R2VError, match=r"file/e\.parquet"):
         write_parquet(tmp_path / "file" / "e.parquet", [episode(0)])
-    with pytest.raises(R2VError, match="no file of records"):
+    with pytest.raises(R2VError, match="not a file of records"):
         list(JsonlStore(tmp_path, Episode))
 
 

@@ -41,7 +41,7 @@ class Resources(BaseModel):
         [], description="further generic resources beside the GPUs, e.g. nvme:1"
     )
     processes: int | None = Field(
-        None, ge=1, description="processes that share the work of a stage that can be shared; none: one a GPU"
+        None, ge=1, description="processes that share the work of a stage that can be shared; none: one per GPU"
     )
     cpus: int = Field(4, ge=1, description="CPU cores")
     memory: str | None = Field("16G", description="memory of the job, e.g. 32G; 0: the node's; none: not asked for")
@@ -148,7 +148,7 @@ def seconds(limit: str) -> int:
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
     if not match:
         raise ValueError(
-            f"'{limit}' is no time limit; write minutes, hours:minutes:seconds, days-hours[:minutes] or UNLIMITED"
+            f"'{limit}' is not a time limit; write minutes, hours:minutes:seconds, days-hours[:minutes] or UNLIMITED"
         )
     days, first, second, third = (int(group) if group is not None else None for group in match.groups())
     assert first is not None

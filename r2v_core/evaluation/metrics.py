@@ -177,7 +177,7 @@ def tally(episodes: pd.DataFrame, steps: pd.DataFrame) -> Tally:
     p, y = known["probability"].to_numpy(dtype=float), known["label"].to_numpy(dtype=float)
     if np.any((p < 0) | (p > 1)):
         raise R2VError(
-            f"{known['method'].iloc[0]}: a risk score outside [0, 1] is no probability, so it has no calibration"
+            f"{known['method'].iloc[0]}: a risk score outside [0, 1] is not a probability, so it has no calibration"
         )
     owner = known["task_id"].map(row).to_numpy(dtype=int)
     met = owner, known["z"].map(column).to_numpy(dtype=int)

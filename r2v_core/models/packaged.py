@@ -45,6 +45,5 @@ def folder_or_hub_id(name: str) -> str:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
     raise R2VError(
-        f"slm.model: '{name}' is no packaged model, no folder here, and no hub id (owner/name)."
-        f"{nearest(name, PACKAGED)}"
+        f"slm.model: '{name}' is not a packaged model, a folder here or a hub id (owner/name).{nearest(name, PACKAGED)}"
     )

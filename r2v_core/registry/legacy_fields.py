@@ -156,10 +156,10 @@ def doubts(entry: Entry) -> list[str]:
     for names, instead in ((CREATED, "the time in its id, or its file's, is taken"), (FINISHED, "none is taken")):
         value = entry.find(*names)
         if value is not None and parse_time(value) is None:
-            found.append(f"{names[0]} {value!r} is no time that is understood (write ISO 8601); {instead}")
+            found.append(f"{names[0]} {value!r} is not a time that can be read (write ISO 8601); {instead}")
     seed = entry.find("seed")
     if seed is not None and _int64(seed) is None:
-        found.append(f"seed {seed!r} is no whole number; 0 is taken")
+        found.append(f"seed {seed!r} is not a whole number; 0 is used instead")
     return found
 
 

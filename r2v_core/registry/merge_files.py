@@ -62,7 +62,7 @@ def check_output(output: Path) -> None:
     if run is not None:
         raise R2VError(f"{output}: it lies in the run directory {run}, which stays as it is; choose another output")
     if real.exists() and not real.is_file():
-        raise R2VError(f"{output}: there is something that is no file; choose another output")
+        raise R2VError(f"{output}: exists and is not an ordinary file; choose another output")
 
 
 def write_merged(sources: list[Source], output: Path) -> MergedStore:

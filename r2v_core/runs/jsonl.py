@@ -116,7 +116,7 @@ class JsonlStore(Generic[T]):
             R2VError: if the file exists but can't be read, or at a record of a newer version.
         """
         if self.path.exists() and not self.path.is_file():
-            raise R2VError(f"{self.path}: no file of records; move away what is there")
+            raise R2VError(f"{self.path}: not a file of records; move it out of the way")
         self.problems = []
         report = on_error or self.problems.append
         try:

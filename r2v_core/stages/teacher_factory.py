@@ -71,7 +71,7 @@ def open_judge(ctx: StageContext) -> Judge:
     config = ctx.config.judge
     model = make_teacher(config.teacher, config.options, config.limits, _teacher_context(ctx, "judge"))
     if not isinstance(model, ChatTeacher):
-        raise R2VError(f"judge.teacher: '{config.teacher}' is no language model; choose another teacher's name")
+        raise R2VError(f"judge.teacher: '{config.teacher}' is not a language model; name another teacher")
     return Judge(model.ask, ctx.report.log)
 
 

@@ -46,9 +46,9 @@ def test_a_time_that_is_not_understood_is_said(registry: DataRegistry, project: 
     path = lay_out(project, {RUN: ENTRY | {"timestamp": "yesterday", "seed": 1.5}}, [LINE])
     report = registry.import_legacy(path)
     assert report.problems == [
-        f"{path}: run '{RUN}': created_at 'yesterday' is no time that is understood (write ISO 8601); the time in its "
+        f"{path}: run '{RUN}': created_at 'yesterday' is not a time that can be read (write ISO 8601); the time in its "
         "id, or its file's, is taken",
-        f"{path}: run '{RUN}': seed 1.5 is no whole number; 0 is taken",
+        f"{path}: run '{RUN}': seed 1.5 is not a whole number; 0 is used instead",
     ]
     assert registry.get_run(RUN).created_at.startswith("2025-01-02T03:04:05")
 

@@ -136,7 +136,7 @@ def test_a_newer_manifest_hinders_no_other_run(tmp_path: Path, version: int) -> 
 
 def test_a_version_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).write_text(json.dumps(MANIFEST | {"schema_version": 0}))
-    with pytest.raises(R2VError, match="schema_version 0 of a RunManifest is no version"):
+    with pytest.raises(R2VError, match="schema_version 0 of a RunManifest is not a version"):
         read_manifest(tmp_path)
 
 

@@ -28,8 +28,8 @@ _SERVER.set_forkserver_preload(
 Kill = Callable[[Path, int, str], None]
 
 RECORD_MOMENTS = ("before", "half written", "written")
-KILLS = int(os.environ.get("R2V_KILLS", "3"))
-"""Kills of each stage that is killed anywhere; what docs/how-to/data.md reports was made with 15."""
+KILLS = int(os.environ.get("R2V_KILLS", "2"))
+"""Kills of each stage that is killed anywhere; docs/how-to/data.md reports what more of them found."""
 
 
 def at_record(root: Path, n: int, moment: str) -> None:

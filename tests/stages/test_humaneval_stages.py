@@ -166,7 +166,7 @@ def test_a_stage_killed_anywhere_ends_as_one_that_ran_through(
     arguments = [stage, "--config", "configs/tiny.yaml", "--partition", "humaneval:expert|1"]
     kills = run_with_kills_anywhere(copy, arguments, random.Random(stage), changes, later_s)
     print(f"\n{stage}: {kills} kills")
-    assert kills >= 2
+    assert kills >= 1
     again = run_of(copy, stage)
     made, expected = read_manifest(again), read_manifest(whole)
     assert (made.status, made.digest, made.counts) == ("done", expected.digest, expected.counts)

@@ -88,7 +88,7 @@ def test_candidates_are_scored_by_the_judge_and_compared_with_the_verifier(train
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["judge.teacher=expert"], "judge.teacher: 'expert' is no language model"),
+        (["judge.teacher=expert"], "judge.teacher: 'expert' is not a language model"),
         (["judge.teacher=gpt-4"], "Unknown teacher 'gpt-4'"),
         (["judge.options.max_tokns=3"], r"judge\.options\.max_tokns \(provider openai_compatible\): no such key"),
     ],

@@ -84,7 +84,7 @@ def test_a_training_killed_anywhere_ends_as_one_that_ran_through(
     assert run_with_kills_anywhere(tmp_path, arguments[0], draw, 1, 0.0, attempts=0) == 0
     kills = run_with_kills_anywhere(tmp_path, arguments[1], draw, 40, 1.0)
     print(f"\n{stage}: {kills} kills")
-    assert kills >= 2
+    assert kills >= 1
     whole, killed = (read_manifest(Path(spec.run_dir)) for spec in specs)
     assert (killed.status, killed.digest, killed.counts) == ("done", whole.digest, whole.counts)
     logs = [read_log(Path(spec.run_dir) / LOG_NAME) for spec in specs]
