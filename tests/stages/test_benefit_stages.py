@@ -116,7 +116,7 @@ def test_rollouts_and_continuations_that_are_killed_end_as_those_that_ran_throug
     project: Path, tmp_path: Path
 ) -> None:
     kills = {}
-    for name, records in (("whole", 10**9), ("killed", 60)):
+    for name, records in (("whole", 10**9), ("killed", 25)):
         shutil.copytree(project, tmp_path / name)
         for stage in ("router_features", "train_router"):
             shutil.rmtree(tmp_path / name / run_of(project, stage).relative_to(project))
@@ -133,5 +133,5 @@ def test_a_router_whose_training_is_killed_is_the_same(project: Path, tmp_path: 
     copy = tmp_path / "project"
     shutil.copytree(project, copy)
     shutil.rmtree(copy / whole.relative_to(project))
-    assert run_with_kills(copy, ["train_router", *RUN], random.Random(2), 60) >= 1
+    assert run_with_kills(copy, ["train_router", *RUN], random.Random(2), 25) >= 1
     assert read_manifest(run_of(copy, "train_router")).digest == read_manifest(whole).digest
