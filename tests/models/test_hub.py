@@ -36,7 +36,7 @@ def test_local_path_and_hub_id(tmp_path: Path, tiny_slm: SLMConfig):
     ("name", "expected"),
     [
         ("smollm2-135m-instuct", "Did you mean 'smollm2-135m-instruct'"),
-        ("./nowhere/at/all", "no folder here"),
+        ("./nowhere/at/all", "not a packaged model, a folder here"),
         (".", "has no config.json"),
     ],
 )

@@ -89,7 +89,7 @@ def test_a_server_that_is_not_there_and_an_address_cut_short(project: Path, serv
     found = teachers()
     assert "127.0.0.1:9/v1 can't be reached" in found["gone"]["to_do"]
     assert "ends in /v1" in found["short"]["to_do"] and "NO_SUCH_VARIABLE" in found["unset"]["to_do"]
-    assert "no folder here" in found["folder"]["to_do"]
+    assert "not a packaged model, a folder here" in found["folder"]["to_do"]
     with pytest.raises(R2VError, match=r"status 404.*; most servers want a base_url that ends in /v1"):
         teachers("--ask", "short")
 
