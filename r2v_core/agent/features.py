@@ -1,7 +1,8 @@
-"""What the router sees of a step: 21 numbers that are known before anyone acts."""
+"""What the router sees of a step: 22 numbers that are known before anyone acts."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -34,6 +35,7 @@ FEATURES: tuple[str, ...] = (
     "action_repeated",
     "unchanged",
     "vain_calls",
+    "ungrounded",
 )
 """Names in the order in which every vector and matrix of features holds them."""
 
@@ -50,7 +52,7 @@ def features(
     context_tokens: int,
     goal_tokens: int,
 ) -> dict[str, float]:
-    """The 21 features of one step, in the order of :data:`FEATURES`.
+    """The 22 features of one step, in the order of :data:`FEATURES`.
 
     - ``entropy``: mean over the candidates of their mean next-token entropy (:mod:`r2v_core.models.entropy`), nats.
     - ``verifier_*``: best, worst, spread (best − worst), mean and population standard deviation of the verifier's
@@ -62,7 +64,8 @@ def features(
     - ``semantic_entropy``: see :func:`semantic_entropy`.
     - ``horizon_fraction``: ``step / max_steps``; ``context_length`` and ``goal_length`` in tokens.
     - ``logprob_chosen`` and ``verifier_chosen``: of the candidate that the small model would play.
-    - ``state_seen``, ``action_repeated``, ``unchanged``: see :func:`loops`; ``vain_calls``: see :func:`vain_calls`.
+    - ``state_seen``, ``action_repeated``, ``unchanged``: see :func:`loops`; ``vain_calls``: see :func:`vain_calls`;
+      ``ungrounded``: see :func:`ungrounded`.
 
     Args:
         candidates: the K proposals of the small model, K ≥ 1.
@@ -105,6 +108,7 @@ def features(
         scores[chosen],
         *loops(history, seen, candidates[chosen].text),
         vain_calls(history, seen),
+        ungrounded(candidates[chosen].text, seen),
     )
     return {name: float(value) for name, value in zip(FEATURES, values, strict=True)}
 
@@ -140,6 +144,19 @@ def standing_still(history: Sequence[Step], seen: Observation) -> list[Step]:
 def vain_calls(history: Sequence[Step], seen: Observation) -> int:
     """How often the teacher has played in the state that is shown now without visibly changing it."""
     return sum(step.actor == "teacher" for step in standing_still(history, seen))
+
+
+def ungrounded(action: str, seen: Observation) -> float:
+    """Share of an action's different words that are not in what the agent is shown now; 0 for one without words.
+
+    A small model that has learnt what actions look like names things that are not there; noise hides things that are.
+    """
+    words = _words(action)
+    return len(words - _words(f"{seen.state} {seen.feedback}")) / len(words) if words else 0.0
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def semantic_entropy(candidates: Sequence[Candidate]) -> float:

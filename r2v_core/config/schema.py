@@ -339,12 +339,12 @@ class RouterConfig(Section):
     objective: Literal["cvar", "expected_cost"] = Field(
         "cvar", description="cvar: E[cost] + λ(CVaR − ε) + w·Brier; expected_cost: the same without CVaR"
     )
-    features: list[str] = Field(default_factory=list, description="subset of the 21 features; empty: all")
-    scorer: Literal["auto", "lagrangian", "logistic", "mlp", "ensemble"] = Field(
+    features: list[str] = Field(default_factory=list, description="subset of the 22 features; empty: all")
+    scorer: Literal["auto", "lagrangian", "logistic", "mlp", "ensemble", "boosting"] = Field(
         "auto",
-        description="the model that gives r2v's probability: the published Lagrangian net, or a logistic regression, "
-        "a net or an ensemble of five trained by log loss; auto: the one with the lowest log loss when cross-fitted "
-        "over router templates",
+        description="the model that gives r2v's probability: the published Lagrangian net, or, trained by log loss, a "
+        "logistic regression, a net, an ensemble of five or boosted trees; auto: the one with the lowest log loss when "
+        "cross-fitted over router templates",
     )
     calibrated: bool = Field(
         True, description="whether probabilities get a level and a slope, fitted to cross-fitted predictions"

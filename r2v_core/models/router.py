@@ -18,6 +18,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from r2v_core.errors import R2VError
+from r2v_core.models.boosted import BoostedTrees
 from r2v_core.models.labels import BENEFIT, PROGRESS
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.trajectory import Record, version_field
@@ -118,9 +119,9 @@ class RouterNet(nn.Module):
 
 @dataclass
 class Scorer:
-    """From features to a calibrated probability: the mean logit of its nets, on a fitted scale."""
+    """From features to a calibrated probability: the mean logit of its nets or trees, on a fitted scale."""
 
-    nets: list[RouterNet]
+    nets: Sequence[RouterNet | BoostedTrees]
     slope: float = 1.0
     level: float = 0.0
 
@@ -216,7 +217,7 @@ class Router:
         save_file(weights, directory / WEIGHTS_NAME)
         settings = {"version": VERSION} | vars(self)
         settings["scorers"] = {
-            name: {"hidden": [net.hidden for net in made.nets], "slope": made.slope, "level": made.level}
+            name: {"nets": [_form(net) for net in made.nets], "slope": made.slope, "level": made.level}
             for name, made in self.scorers.items()
         }
         text = json.dumps(settings, indent=2, sort_keys=True, allow_nan=False)
@@ -240,7 +241,8 @@ class Router:
                 raise R2VError(f"{path}: version {version}, this code reads {VERSION}; materialise 'router' again")
             made = {}
             for name, scorer in settings.pop("scorers").items():
-                nets = [RouterNet(len(settings["features"]), hidden, dropout=0.0) for hidden in scorer["hidden"]]
+                forms = scorer.get("nets") or [{"hidden": hidden} for hidden in scorer["hidden"]]  # version 2
+                nets = [_empty(form, len(settings["features"])) for form in forms]
                 for i, net in enumerate(nets):
                     start = f"{name}.{i}."
                     net.load_state_dict({k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)})
@@ -251,6 +253,18 @@ class Router:
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise R2VError(f"{directory}: not a readable router ({reason}); materialise 'router' again") from error
+
+
+def _form(net: RouterNet | BoostedTrees) -> dict[str, list[int]]:
+    return {"trees": net.size} if isinstance(net, BoostedTrees) else {"hidden": net.hidden}
+
+
+def _empty(form: dict[str, list[int]], n_features: int) -> RouterNet | BoostedTrees:
+    """A net or trees of a saved form, to load weights into."""
+    if "trees" in form:
+        trees, nodes = form["trees"]
+        return BoostedTrees(trees, nodes)
+    return RouterNet(n_features, form["hidden"], dropout=0.0)
 
 
 def _of_one_scorer(settings: dict[str, Any], weights: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -52,10 +52,11 @@ FEATURE_GROUPS = {
         *("verifier_spread", "verifier_mean", "verifier_std", "verifier_best", "verifier_worst", "verifier_chosen"),
     ),
     "progress": ("horizon_fraction", "step", "context_length", "goal_length"),
+    "grounding": ("ungrounded",),
     "loop": ("state_seen", "action_repeated", "unchanged", "vain_calls"),
 }
-"""What the features tell: how sure the policy is, what the verifier thinks, how far the episode is, whether it goes
-round in circles."""
+"""What the features tell: how sure the policy is, what the verifier thinks, how far the episode is, whether its action
+names what is there, whether it goes round in circles."""
 
 ALPHAS, EPSILONS = (0.2, 0.5, 1.0), (0.1, 0.2, 0.3)
 BETAS, WEIGHTS = (0.03, 0.3), (0.03, 0.3, 1.0)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from torch import nn
@@ -26,6 +27,7 @@ from r2v_core.agent.features import feature_matrix
 from r2v_core.config.schema import AgentConfig, RouterConfig
 from r2v_core.digest import derive_seed
 from r2v_core.evaluation.calibration import auc, brier_score, fit_level_and_slope, log_loss, two_classes
+from r2v_core.models.boosted import LEAF, BoostedTrees
 from r2v_core.models.router import RouterNet, RouterRow, Scorer
 from r2v_core.training.lagrangian import FailureModel, fit_failure_model, make_rollouts
 from r2v_core.training.router import Epoch, deterministic, settle_batch_norm, train_net
@@ -34,6 +36,8 @@ from r2v_core.training.router_threshold import frontier_area
 FOLDS = 5
 MEMBERS = 5
 """Nets of an ensemble."""
+TREES, LEAF_SHARE = 80, 0.03
+"""Boosted trees, and the least share of all steps in a leaf."""
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Inverse strengths C of the logistic regression's L2 penalty, per 1,000 steps; chosen by cross-validation."""
 
@@ -56,7 +60,7 @@ class Fitting:
         return feature_matrix([row.features for row in rows], self.names)
 
 
-Fit = Callable[[Sequence[RouterRow], Fitting], list[RouterNet]]
+Fit = Callable[[Sequence[RouterRow], Fitting], Sequence[RouterNet | BoostedTrees]]
 
 
 def lagrangian(rows: Sequence[RouterRow], fitting: Fitting) -> list[RouterNet]:
@@ -77,11 +81,8 @@ def logistic(rows: Sequence[RouterRow], fitting: Fitting) -> list[RouterNet]:
 
     def fit(chosen: NDArray[np.intp], penalty: float) -> LogisticRegression:
         strength = penalty * len(chosen) / 1000
-        truth, weight = np.repeat([1, 0], len(chosen)), np.concatenate([y[chosen], 1 - y[chosen]])
-        some, both = weight > 0, np.concatenate([chosen, chosen])
-        return LogisticRegression(C=strength, max_iter=1000).fit(
-            scaled[both[some]], truth[some], sample_weight=weight[some]
-        )
+        truth, weight, at = _as_classes(y[chosen])
+        return LogisticRegression(C=strength, max_iter=1000).fit(scaled[chosen[at]], truth, sample_weight=weight)
 
     folds = [(train, test) for train, test in _folds(rows) if two_classes(y[train])]
     losses = [
@@ -104,7 +105,35 @@ def ensemble(rows: Sequence[RouterRow], fitting: Fitting) -> list[RouterNet]:
     return [_by_log_loss(rows, fitting, member) for member in range(MEMBERS)]
 
 
-SCORERS: dict[str, Fit] = {"lagrangian": lagrangian, "logistic": logistic, "mlp": mlp, "ensemble": ensemble}
+def boosting(rows: Sequence[RouterRow], fitting: Fitting) -> list[BoostedTrees]:
+    """Gradient-boosted trees of depth 3 on log loss (Friedman 2001); they see what nets on so few steps smooth over."""
+    x, y = fitting.x(rows), _labels(rows)
+    truth, weight, at = _as_classes(y)
+    model = GradientBoostingClassifier(
+        n_estimators=TREES,
+        learning_rate=0.05,
+        max_depth=3,
+        min_weight_fraction_leaf=LEAF_SHARE,
+        random_state=derive_seed(fitting.seed, "router", "boosting") % 2**31,
+    ).fit(x[at], truth, sample_weight=weight)
+    grown = [tree.tree_ for (tree,) in model.estimators_]
+    made = BoostedTrees(TREES, max(tree.node_count for tree in grown))
+    made.start.fill_(logit(np.average(truth, weights=weight)))
+    for i, tree in enumerate(grown):
+        leaf = tree.children_left == tree.children_right
+        feature = np.where(leaf, LEAF, tree.feature)
+        value = np.where(leaf, model.learning_rate * tree.value[:, 0, 0], 0.0)
+        made.put(i, feature, tree.threshold, (tree.children_left.clip(0), tree.children_right.clip(0)), value)
+    return [made.eval()]
+
+
+SCORERS: dict[str, Fit] = {
+    "lagrangian": lagrangian,
+    "logistic": logistic,
+    "mlp": mlp,
+    "ensemble": ensemble,
+    "boosting": boosting,
+}
 """Name in ``training.router.scorer`` → how it is trained."""
 
 
@@ -122,6 +151,13 @@ def _by_log_loss(rows: Sequence[RouterRow], fitting: Fitting, member: int) -> Ro
             optimiser.step()
         settle_batch_norm(net, x)
     return net.eval()
+
+
+def _as_classes(y: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.intp]]:
+    """Soft labels as (class, weight, whose): each once as a 1 and once as a 0, left out where it has no weight."""
+    truth, weight = np.repeat([1, 0], len(y)), np.concatenate([y, 1 - y])
+    some = weight > 0
+    return truth[some], weight[some], np.tile(np.arange(len(y)), 2)[some]
 
 
 def _labels(rows: Sequence[RouterRow]) -> NDArray[np.float64]:

@@ -127,7 +127,8 @@ def test_a_router_keeps_its_label_and_one_of_version_2_learnt_progress(tmp_path:
     assert Router.load(tmp_path).label == "benefit"
     settings = json.loads((tmp_path / "router.json").read_text())
     assert settings.pop("version") == 3 and settings.pop("label") == "benefit"
-    (tmp_path / "router.json").write_text(json.dumps({**settings, "version": 2}))
+    scorers = {"logistic": {"hidden": [[]], "slope": 1.0, "level": 0.0}}  # as version 2 held them
+    (tmp_path / "router.json").write_text(json.dumps({**settings, "version": 2, "scorers": scorers}))
     assert Router.load(tmp_path).label == "progress"
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from r2v_assets.cli import app
-from r2v_core.agent.features import FEATURES, choose_features, feature_matrix, features, semantic_entropy
+from r2v_core.agent.features import FEATURES, choose_features, feature_matrix, features, semantic_entropy, ungrounded
 from r2v_core.config.schema import AgentConfig, Config, RouterConfig
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.certificates import Guarantee, fewest_templates
@@ -499,6 +499,8 @@ def test_features_worked_example() -> None:
     assert found["logprob_chosen"] == pytest.approx(np.log(0.2)) and found["verifier_chosen"] == pytest.approx(0.4)
     assert (found["step"], found["state_seen"], found["action_repeated"], found["unchanged"]) == (4, 3, 2, 2)
     assert features(proposed, 2, went[:2], there, 12, 100, 9)["unchanged"] == 1
+    assert found["ungrounded"] == 1.0 and ungrounded("Take the Room.", here) == 2 / 3 and ungrounded("…", here) == 0
+    assert ungrounded("take lamp, take key", Observation(state="A key.", feedback="You take it.")) == 1 / 3
     plain = [Candidate(text="a", logprob=-1e4, n_tokens=1, entropy=0.0)] * 4
     bare = features(plain, 0, [], here, 5, 1, 1)
     assert bare["verifier_mean"] == bare["verifier_chosen"] == 0.5 and bare["state_seen"] == 0

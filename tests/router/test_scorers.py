@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 from scipy.special import expit
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from r2v_core.agent.features import FEATURES
 from r2v_core.config.schema import AgentConfig, RouterConfig
+from r2v_core.digest import derive_seed
 from r2v_core.errors import R2VError
 from r2v_core.models.router import Router, RouterNet, RouterRow, Scorer
 from r2v_core.stages.experiments import load_config
@@ -57,6 +59,27 @@ def test_the_logistic_scorer_is_scikit_learns(tmp_path: Path, router_rows: list[
         for c in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     ]
     assert min(np.abs(ours - z).max() for z in theirs) < 0.01
+
+
+def test_boosted_trees_are_scikit_learns_and_survive_saving(tmp_path: Path, router_rows: list[RouterRow]) -> None:
+    fit = fitting(tmp_path)
+    x, y = fit.x(router_rows), labels(router_rows)
+    trees = SCORERS["boosting"](router_rows, fit)
+    theirs = GradientBoostingClassifier(
+        n_estimators=80,
+        learning_rate=0.05,
+        max_depth=3,
+        min_weight_fraction_leaf=0.03,
+        random_state=derive_seed(1, "router", "boosting") % 2**31,  # of splits that are as good as each other
+    ).fit(x, y)
+    assert Scorer(trees).logits(x) == pytest.approx(theirs.decision_function(x), abs=1e-9)
+    edge = np.repeat(x[:1], 200, axis=0)  # on the very thresholds, where left and right part
+    thresholds = theirs.estimators_[0, 0].tree_.threshold
+    edge[:, theirs.estimators_[0, 0].tree_.feature[0]] = np.resize(thresholds, 200)
+    assert Scorer(trees).logits(edge) == pytest.approx(theirs.decision_function(edge), abs=1e-9)
+    router = Router({"boosting": Scorer(trees, 0.8, 0.1)}, list(FEATURES), "boosting")
+    router.save(tmp_path / "saved")
+    assert np.array_equal(Router.load(tmp_path / "saved").probability(x), router.probability(x))
 
 
 def test_no_template_is_judged_by_nets_that_saw_it(tmp_path: Path, make_rows: MakeRows) -> None:
