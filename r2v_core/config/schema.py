@@ -289,6 +289,9 @@ class OnPolicyConfig(Section):
         4, description="times that the small model plays on after a candidate (N); the share won is its outcome label"
     )
     learn: bool = Field(True, description="false: the verifier is only measured on these states")
+    share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="share of the examples that these states make up, repeated or thinned; null: as they come"
+    )
 
 
 class VerifierConfig(OptimConfig):

@@ -19,8 +19,10 @@ _ROLLOUT = ("benchmark", "teacher.options", "slm", "perturbations", *_SCORING, "
 _TRAINED = tuple(f"slm.{key}" for key in SLMConfig.model_fields if not key.startswith("engine"))
 """Of the small model, what training depends on: not what samples from it later."""
 
-_ON_POLICY = tuple(f"training.verifier.on_policy.{key}" for key in OnPolicyConfig.model_fields if key != "learn")
-"""Of the verifier's own data, what decides them: not whether they are learnt from."""
+_ON_POLICY = tuple(
+    f"training.verifier.on_policy.{key}" for key in OnPolicyConfig.model_fields if key not in ("learn", "share")
+)
+"""Of the verifier's own data, what decides them: not whether and how much they are learnt from."""
 
 _TEACHER = ("teacher", "train_teacher")
 """What stages that ask a teacher read where it is one that is trained here."""

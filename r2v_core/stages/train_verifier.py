@@ -24,7 +24,14 @@ from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
 from r2v_core.training.run import training_run
 from r2v_core.training.verifier import train_verifier
-from r2v_core.training.verifier_labels import LabelledState, class_episodes, label_states, shares, split_by_template
+from r2v_core.training.verifier_labels import (
+    LabelledState,
+    class_episodes,
+    label_states,
+    shares,
+    split_by_template,
+    with_share,
+)
 
 CURVE = "loss.png"
 
@@ -44,6 +51,8 @@ def run(ctx: StageContext) -> StageResult:
     training, held_out = split_by_template(found, config.verifier.validation_share, ctx.seed)
     if not config.verifier.on_policy.learn:
         training = [state for state in training if not state.on_policy]
+    if config.verifier.on_policy.share is not None:
+        training = with_share(training, config.verifier.on_policy.share, ctx.seed)
     ctx.report.log(f"{len(training)} states to train on, {len(held_out)} held out by template")
     log, metrics = train_verifier(
         training, held_out, renderer, ctx.config.slm, config.lora, config.verifier, ctx.cache, run_

@@ -103,6 +103,20 @@ def split_by_template(
     return [s for s in found if s.template_id not in held], [s for s in found if s.template_id in held]
 
 
+def with_share(found: Sequence[LabelledState], share: float, seed: int) -> list[LabelledState]:
+    """The states, those of the small model repeated or thinned at random until they are so large a share of all.
+
+    The teacher's stay as they are. A collection is a few hundred states of the small model's beside thousands of the
+    teacher's, and what it does in its own is what the scores are needed for.
+    """
+    own, others = ([s for s in found if s.on_policy is mine] for mine in (True, False))
+    if not own or not others:
+        return list(found)
+    whole, rest = divmod(round(share / (1 - share) * len(others)), len(own))
+    some = rng(seed, "verifier-share").permutation(len(own))[:rest]
+    return [*others, *own * whole, *(own[i] for i in some)]
+
+
 def shares(found: Sequence[LabelledState]) -> dict[str, tuple[int, float]]:
     """Head → (number of labels, share of positive ones)."""
     result = {}

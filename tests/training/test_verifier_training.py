@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from r2v_core.training.verifier_labels import (
     shares,
     split_by_template,
     step_labels,
+    with_share,
 )
 from r2v_core.trajectory import Episode, Observation, Step
 
@@ -106,6 +108,18 @@ def test_classes_are_counted_in_episodes(clean_episodes: list[Episode], renderer
         class_weights([state("e", 0.0), state("f", 0.0), state("g", None)])
     copies = [e.model_copy(update={"episode_id": f"{e.episode_id}~z{z}"}) for e in clean_episodes for z in (1, 2)]
     assert class_episodes(label_states(copies, renderer))["outcome"] == (2, 2), "perturbed copies are no new episodes"
+
+
+@pytest.mark.parametrize(("share", "own"), [(0.5, 10), (0.8, 40), (0.1, 1)])
+def test_own_states_are_repeated_or_thinned_to_their_share(share: float, own: int) -> None:
+    teacher = [LabelledState(f"t{i}", "t", ("a",), (1.0,), (None,)) for i in range(10)]
+    mine = [LabelledState(f"o{i}", "o", ("a",), (0.0,), (0.5,), on_policy=True) for i in range(3)]
+    found = with_share([*mine, *teacher], share, 7)
+    assert [state for state in found if not state.on_policy] == teacher
+    times = Counter(state.prompt for state in found if state.on_policy)
+    assert sum(times.values()) == own and max(times.values()) - min([*times.values(), own // 3]) <= 1
+    assert found == with_share([*mine, *teacher], share, 7)
+    assert with_share(mine, share, 7) == mine and with_share(teacher, share, 7) == teacher
 
 
 def test_every_state_keeps_actions_and_labels_together(clean_episodes: list[Episode], renderer: Renderer) -> None:
