@@ -148,7 +148,7 @@ def test_a_job_backfill_from_a_shell_is_launched_by_the_daemon(served: tuple[Pro
     assert run.remote_job_origin.location_name == "r2v_assets.definitions"
     events = [entry.dagster_event for entry in logs if entry.dagster_event is not None]
     made = {event.asset_key.to_user_string() for event in events if event.is_step_materialization and event.asset_key}
-    assert made == {"task_suite", "trajectory_run", "perturbed_dataset"}
+    assert made == {"task_suite", "teacher_policy", "trajectory_run", "perturbed_dataset"}
     failures = [failure_text(event) for event in events if event.is_step_failure and event.step_key == "bc_policy"]
     assert len(failures) == 1 and "nowhere/none" in failures[0]
     assert set(BY_ASSET) <= {event.step_key for event in events if event.step_key}

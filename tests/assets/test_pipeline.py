@@ -332,9 +332,9 @@ def test_two_processes_train_together(whole: tuple[Project, str]) -> None:
 
 
 def test_what_can_not_be_shared_says_so(whole: tuple[Project, str]) -> None:
-    settings = ["--config", CONFIG, "--run-id", "router_by_2"]
-    done = whole[0].run(*launch_arguments(("r2v_core.stages.train_router",), 2), *settings)
-    assert done.returncode != 0 and "stage 'train_router' runs in one process, not in 2" in done.stderr
+    settings = ["--config", CONFIG, "--run-id", "perturbed_by_2"]
+    done = whole[0].run(*launch_arguments(("r2v_core.stages.perturb",), 2), *settings)
+    assert done.returncode != 0 and "stage 'perturb' runs in one process, not in 2" in done.stderr
 
 
 SMALLER = {"max_steps=80": "max_steps=4", "max_steps=40": "max_steps=2"}
