@@ -25,7 +25,7 @@ NOT_RUN = {
     r"dg ": "needs a checkout of its own: tests/assets/test_definitions.py",
     r"r2v compare |.*--select variant_comparison": "several experiments with results: tests/results/test_compare.py",
     r"r2v registry import ": "an old registry: tests/registry/test_legacy.py",
-    r"r2v demo --partition '(miniwob|swebench|textworld:smollm2-taught)": "an hour: tests/stages run these stages on small configs",
+    r"r2v demo --partition '(miniwob|swebench|textworld:smollm2-taught)": "hours: tests/stages has small ones",
     r"r2v demo --partition '[\w:-]+@": "a hub and a GPU: tests/docs/test_published.py resolves them",
     r"python -m \S+task_suite --config configs/swebench": "needs built instances: tests/stages/test_swebench_stages.py",
     r"r2v teachers --ask ": "a server that answers: tests/teachers/test_readiness.py",
