@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from r2v_core.benchmarks import make_benchmark, options_model
-from r2v_core.benchmarks.base import SPLITS
 from r2v_core.benchmarks.miniwob import benchmark as miniwob
 from r2v_core.benchmarks.miniwob.benchmark import TEMPLATES, pages_folder
 from r2v_core.errors import R2VError
@@ -30,9 +29,8 @@ def test_there_are_many_tasks_each_with_its_page() -> None:
 
 
 def test_tasks_are_seeded_and_split_by_template(tmp_path: Path) -> None:
-    benchmark = make_benchmark(
-        "miniwob", {"templates": SMALL, "tasks_per_template": 2}, dict.fromkeys(SPLITS, 1), max_steps=6
-    )
+    one_each = {"train": 1, "router": 1, "validation": 1, "test": 1}
+    benchmark = make_benchmark("miniwob", {"templates": SMALL, "tasks_per_template": 2}, one_each, max_steps=6)
     seen: list[tuple[int, int]] = []
     tasks = benchmark.make_tasks(1, tmp_path, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 8) for done in range(1, 9)]

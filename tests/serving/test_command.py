@@ -16,7 +16,10 @@ from tests.serving.conftest import CONFIG
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["textworld:expert|1"], "teacher 'expert' lives in the benchmark's environment.*--teacher.*local, openai"),
+        (
+            ["textworld:expert|1"],
+            "teacher 'expert' lives in the benchmark's environment.*local, trained, openai",
+        ),
         (["textworld:expert|1", "--teacher", "gpt4o"], "Unknown teacher 'gpt4o'"),
         (["textworld:mine|1", "--teacher", "gpt-4o"], r"teacher 'gpt-4o' costs money.*teacher\.limits\.budget_usd"),
         (["textworld:smollm2|1"], r"'r2v serve' needs 'dpo_policy' of partition 'textworld:smollm2\|1'.*Make it first"),
