@@ -144,7 +144,7 @@ def test_a_merge_replaces_no_link_into_a_run(one: DataRegistry, make_run: MakeRu
     with pytest.raises(R2VError, match="it lies in the run directory"):
         one.merge_runs(["a"], tmp_path / "m.jsonl")
     os.mkfifo(tmp_path / "f.jsonl")
-    with pytest.raises(R2VError, match="no file"):
+    with pytest.raises(R2VError, match="not an ordinary file"):
         one.merge_runs(["a"], tmp_path / "f.jsonl")
 
 
