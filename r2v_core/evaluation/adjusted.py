@@ -54,3 +54,15 @@ def world_rates(success: Floats, episodes: Floats, tasks: Floats) -> Floats:
 def incomplete(episodes: Floats) -> bool:
     """Whether some task met one world more often than another; ``episodes`` of shape (tasks, |Z|)."""
     return bool((episodes != episodes[:, :1]).any())
+
+
+def dealt_anew(met: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.intp]:
+    """Columns in random order, each row's own, among those that the row met; the others stay where they are."""
+    draws = random.random(met.shape)
+    places = np.where(met, np.arange(met.shape[1]), np.inf)
+    dealt = np.where(met, draws, np.inf)
+    order = np.tile(np.arange(met.shape[1]), (len(met), 1))
+    to, origin = places.argsort(axis=1, kind="stable"), dealt.argsort(axis=1, kind="stable")
+    moved = np.take_along_axis(met, to, axis=1)
+    np.put_along_axis(order, to, np.where(moved, origin, to), axis=1)
+    return order

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from r2v_core.errors import R2VError
-from r2v_core.evaluation.adjusted import world_rates
+from r2v_core.evaluation.adjusted import dealt_anew, world_rates
 from r2v_core.evaluation.calibration import N_BINS, bin_index
 from r2v_core.evaluation.frame import TOKENS
 from r2v_core.evaluation.scores import debiased_error, weighted_auc
@@ -56,22 +56,10 @@ def cvar_failure_null(tally: Tally, alpha: float, random: np.random.Generator, r
     cells, once = np.stack([tally.success, tally.episodes]), np.ones((1, len(tally.tasks)))
     found = []
     for _ in range(repeats):
-        order = _shuffled(met, random)
+        order = dealt_anew(met, random)
         success, episodes = np.take_along_axis(cells, order[None], axis=2)
         found.append(cvar_failure(world_rates(success, episodes, once)[0], alpha))
     return float(np.mean(found))
-
-
-def _shuffled(met: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.intp]:
-    """Columns in random order, each row's own, among those that the row met; the others stay where they are."""
-    draws = random.random(met.shape)
-    places = np.where(met, np.arange(met.shape[1]), np.inf)
-    dealt = np.where(met, draws, np.inf)
-    order = np.tile(np.arange(met.shape[1]), (len(met), 1))
-    to, origin = places.argsort(axis=1, kind="stable"), dealt.argsort(axis=1, kind="stable")
-    moved = np.take_along_axis(met, to, axis=1)
-    np.put_along_axis(order, to, np.where(moved, origin, to), axis=1)
-    return order
 
 
 def worst_count(n_seeds: int, alpha: float) -> int:

@@ -276,10 +276,7 @@ def run(ctx: StageContext) -> StageResult:
             "validation_risk": cut.risk,
             **({"certified": float(cut.met), "certified_templates": templates} if played else {}),
             "lambda": curves[-1].multiplier,
-            **{
-                key: float(found[key])
-                for key in ("auc", "ece", "ece_debiased", "brier", "probability_std", "collapsed")
-            },
+            **{key: float(found[key]) for key in COUNTED},
         },
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from r2v_core.runs.memory import Memory, Scope
 from r2v_core.teachers.chat import ChatTeacher, Reply
 from r2v_core.teachers.context import TeacherContext
 from r2v_core.teachers.conversation import Message
+from r2v_core.teachers.in_process import generate
 from r2v_core.teachers.names import TeacherEntry
 from r2v_core.teachers.options import LocalOptions
 
@@ -54,25 +54,8 @@ class LocalModel:
         return [said[key] for key in keys]
 
     def _generate(self, prompts: Sequence[str]) -> list[Reply]:
-        began = time.perf_counter()
-        sampled = self.engine.sample(
-            prompts,
-            [derive_seed("teacher", prompt) for prompt in prompts],
-            k=1,
-            temperature=self.options.temperature,
-            batch_size=self.options.batch_size,
-        )
-        share = (time.perf_counter() - began) / len(prompts)
-        return [
-            Reply(
-                text=candidate.text,
-                tokens_in=self.engine.count_tokens(prompt),
-                tokens_out=candidate.n_tokens,
-                latency_s=share,
-                cut=candidate.n_tokens >= self.options.max_tokens,
-            )
-            for prompt, (candidate,) in zip(prompts, sampled, strict=True)
-        ]
+        options, seeds = self.options, [derive_seed("teacher", prompt) for prompt in prompts]
+        return generate(self.engine, prompts, seeds, options.temperature, options.batch_size, options.max_tokens)
 
     def _prompt(self, messages: list[Message]) -> str:
         """The rendered chat; the oldest turns are left out, after the one with the goal, until it is short enough."""

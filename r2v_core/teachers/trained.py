@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,7 +15,9 @@ from r2v_core.errors import R2VError
 from r2v_core.models.prompt import render_prompt
 from r2v_core.runs.memory import Memory
 from r2v_core.teachers.base import Advice, Situation
+from r2v_core.teachers.chat import Reply
 from r2v_core.teachers.context import TeacherContext, TrainedPolicy
+from r2v_core.teachers.in_process import generate
 from r2v_core.teachers.names import TeacherEntry
 from r2v_core.teachers.options import TrainedOptions
 
@@ -61,28 +62,20 @@ class TrainedTeacher:
         return render_prompt(self.engine, self.slm, seen.instructions, seen.goal, seen.history, seen.observation).text
 
     def _generate(self, prompts: Sequence[str]) -> list[Advice]:
-        began = time.perf_counter()
-        sampled = self.engine.sample(
-            prompts,
-            [derive_seed(self.seed, "teacher", prompt) for prompt in prompts],
-            k=1,
-            temperature=self.options.temperature,
-            batch_size=self.options.batch_size,
+        seeds = [derive_seed(self.seed, "teacher", prompt) for prompt in prompts]
+        options, limit = self.options, self.slm.max_action_tokens
+        replies = generate(self.engine, prompts, seeds, options.temperature, options.batch_size, limit)
+        return [self._advice(reply) for reply in replies]
+
+    def _advice(self, reply: Reply) -> Advice:
+        action = self.read(reply.text)
+        return Advice(
+            action,
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+            latency_s=reply.latency_s,
+            detail={} if action else {"malformed": "the reply is empty"},
         )
-        share = (time.perf_counter() - began) / len(prompts)
-        advice = []
-        for prompt, (reply,) in zip(prompts, sampled, strict=True):
-            action = self.read(reply.text)
-            advice.append(
-                Advice(
-                    action,
-                    tokens_in=self.engine.count_tokens(prompt),
-                    tokens_out=reply.n_tokens,
-                    latency_s=share,
-                    detail={} if action else {"malformed": "the reply is empty"},
-                )
-            )
-        return advice
 
 
 def make(

@@ -19,7 +19,8 @@ from r2v_core.results.packed import SUFFIX, pack, unpack
 
 EXPERIMENT, RESULTS = "textworld:expert@worlds", "results/textworld_worlds"
 FOLDER = Path(__file__).parent
-KEPT = ("main_table.csv", "comparisons.csv", "frontier.csv", "frontier_areas.csv", "ablations.csv", "llm_summary.json")
+TABLES = ("main_table", "comparisons", "frontier", "frontier_areas", "risk_scores", "ablations")
+KEPT = (*(f"{table}.csv" for table in TABLES), "llm_summary.json")
 
 
 def make(seed: int) -> None:
