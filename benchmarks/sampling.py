@@ -30,6 +30,7 @@ from r2v_core.config.schema import SLMConfig
 from r2v_core.digest import digest_of
 from r2v_core.engines.transformers import encoding
 from r2v_core.engines.transformers.sampler import Sampler
+from r2v_core.models.prefixes import take
 
 SIDES = ("reserved", "concatenated")
 MIB = 2**20
@@ -37,7 +38,7 @@ MIB = 2**20
 
 def concatenate() -> None:
     """Replace what sets memory aside by a plain repetition of the rows."""
-    vars(encoding)["reserve"] = lambda cache, rows, k, room: encoding.take(cache, rows.repeat_interleave(k))
+    vars(encoding)["reserve"] = lambda cache, rows, k, room: take(cache, rows.repeat_interleave(k))
 
 
 def peak() -> float:

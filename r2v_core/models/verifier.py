@@ -2,7 +2,8 @@
 
 All actions of one state are read in one pass: a row is ``[prompt | action 1 | … | action K]``, every action sees the
 prompt and itself but no other action, and its positions continue from the prompt's end. So the prompt is encoded once,
-in training as in the closed loop, and an action's score does not depend on which others it is scored with.
+in training as in the closed loop, and an action's score does not depend on which others it is scored with. In the
+closed loop, what several prompts begin with is encoded once for them all, too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.control_tokens import action_ids
 from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer, merge
+from r2v_core.models.prefixes import Begun, begin
 
 HEADS = ("step", "outcome")
 """step: does the action bring the goal closer; outcome: does the episode end in success."""
@@ -121,10 +123,23 @@ class VerifierModel(nn.Module):
         positions: torch.Tensor,
         rows: torch.Tensor,
         ends: torch.Tensor,
+        begun: Begun | None = None,
     ) -> torch.Tensor:
-        """Logits ``[N, 2]`` of the N actions, one column a head, read at their end-of-turn tokens."""
+        """Logits ``[N, 2]`` of the N actions, one column a head, read at their end-of-turn tokens.
+
+        With ``begun`` the rows hold what comes after the prompts' beginnings that are encoded already.
+        """
+        mask, earlier = attention_mask(segments), None
+        if begun is not None and any(begun.read):
+            seen = begun.mask[:, None, None].bool().expand(-1, -1, mask.shape[-1], -1)
+            mask, earlier = torch.cat([seen, mask], dim=-1), begun.cache
+            positions = positions + torch.tensor(begun.read, device=positions.device)[:, None]
         hidden = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask(segments), position_ids=positions, use_cache=False
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=earlier,
+            use_cache=earlier is not None,
         ).last_hidden_state
         pooled = hidden[rows, ends].float()
         with torch.autocast(pooled.device.type, enabled=False):
@@ -192,11 +207,13 @@ class Verifier:
         texts = [[action_ids(self.tokenizer, action) for action in some] for some in actions]
         order = sorted((i for i in range(len(prompts)) if texts[i]), key=lambda i: (len(ids[i]), i))
         found: list[list[tuple[float, float]]] = [[] for _ in prompts]
-        device = next(self.model.parameters()).device
+        device, pad = next(self.model.parameters()).device, int(self.tokenizer.pad_token_id)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            packed = pack([ids[i] for i in chosen], [texts[i] for i in chosen], int(self.tokenizer.pad_token_id))
-            scores = self._known(torch.sigmoid(self.model(**packed.tensors(device)))).tolist()
+            begun = begin(self.model.backbone, [ids[i] for i in chosen], pad)
+            rests = [ids[i][n:] for i, n in zip(chosen, begun.read, strict=True)]
+            packed = pack(rests, [texts[i] for i in chosen], pad)
+            scores = self._known(torch.sigmoid(self.model(**packed.tensors(device), begun=begun))).tolist()
             for (step, outcome), row in zip(scores, packed.rows.tolist(), strict=True):
                 found[chosen[row]].append((step, outcome))
         return found

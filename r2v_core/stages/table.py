@@ -115,6 +115,7 @@ _BUILT_IN = (
         switch="training.verifier.on_policy.episodes",
         sections=("benchmark", "slm", "perturbations", "candidates", "agent", *_ON_POLICY),
         root="data",
+        version="2",
         shared=True,
     ),
     Stage(
@@ -150,7 +151,7 @@ _BUILT_IN = (
         ),
         sections=("slm", *_SCORING),
         root="data",
-        version="5",
+        version="6",
         shared=True,
     ),
     Stage(
@@ -180,7 +181,7 @@ _BUILT_IN = (
         inputs=(("tasks", "task_suite"), ("policy", "train_dpo"), ("verifier", "train_verifier"), _TEACHER),
         sections=(*_ROLLOUT, "router_features"),
         root="data",
-        version="11",
+        version="12",
         shared=True,
     ),
     Stage(
@@ -200,7 +201,7 @@ _BUILT_IN = (
             _TEACHER,
         ),
         sections=(*_ROLLOUT, "training.router"),
-        version="11",
+        version="12",
         shared=True,
     ),
     *(
@@ -221,7 +222,7 @@ _BUILT_IN = (
                 _TEACHER,
             ),
             sections=(*_ROLLOUT, "evaluation"),
-            version="11",
+            version="12",
             shared=True,
         )
         for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))

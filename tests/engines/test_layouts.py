@@ -11,10 +11,11 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 
 from r2v_core.config.schema import SLMConfig
 from r2v_core.engines.transformers import encoding
-from r2v_core.engines.transformers.encoding import encode, layouts, take
+from r2v_core.engines.transformers.encoding import encode
 from r2v_core.engines.transformers.reserved import ReservedLayer
 from r2v_core.engines.transformers.sampler import Sampler
 from r2v_core.models.hub import load_tokenizer
+from r2v_core.models.prefixes import layouts, take
 
 INSTRUCTIONS = "You play a game. Answer with one command and nothing else, such as: take the key from the table. " * 2
 PROMPTS = [

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r2v_core.engines.transformers.encoding import Encoded, encode, take
+from r2v_core.engines.transformers.encoding import Encoded, encode
 from r2v_core.models.control_tokens import end_ids
 from r2v_core.models.entropy import clipped_entropies
+from r2v_core.models.prefixes import take
 from r2v_core.trajectory import Candidate
 
 
