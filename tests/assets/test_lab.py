@@ -150,8 +150,14 @@ def test_a_backfill_outlives_the_daemon_and_stands_in_postgresql(
     assert lab.rows(done) == [(key,) for key in keys]
     assert lab.rows("SELECT count(*) FROM runs") == [(2,)]
     assert lab.rows("SELECT count(*) FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'") == [(2,)]
-    made = [read_manifest(path.parent) for path in lab.root.glob("data/**/run_manifest.json")]
-    assert sorted(run.partition for run in made if run.status == "done") == keys
+    found = [read_manifest(path.parent) for path in lab.root.glob("data/**/run_manifest.json")]
+    made = {run.partition: run.digest for run in found if run.status == "done"}
+    assert sorted(made) == keys
+    for seed, key in enumerate(keys, start=1):  # as if nothing had been killed
+        through = lab.run("r2v_core.stages.task_suite", "--partition", key, "--run-id", f"through-{seed}")
+        assert through.returncode == 0, through.stderr
+        (path,) = lab.root.glob(f"data/**/through-{seed}/run_manifest.json")
+        assert read_manifest(path.parent).digest == made[key]
     assert not list(lab.root.glob("**/*.db"))  # nothing of Dagster's is in SQLite
 
 

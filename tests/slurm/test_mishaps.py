@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from r2v_assets.slurm import monitor
 from r2v_assets.slurm.jobs import job_id_in
+from r2v_core.config.schema import SLMConfig
 from r2v_core.runs.manifest import RunManifest, read_manifest
 from tests.assets.conftest import PARTITION
 from tests.slurm.conftest import Materialization, SlurmProject, told, wait_for
@@ -89,6 +90,40 @@ def test_processes_at_their_time_limit_go_on_in_another_job(project: SlurmProjec
     assert_whole(project, before)
     assert not list(run_dir.glob("*.part*"))
     assert_as_if_run_through(project, manifest)
+
+
+def test_sampling_that_is_cut_off_ends_as_if_it_had_run_through(
+    project: SlurmProject, tiny_slm: SLMConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The small model's batches are others after a resume, unless an unfinished chunk is played whole again."""
+    overrides = [
+        f"slm.model={tiny_slm.model}",
+        "slm.dtype=float32",
+        "slm.max_action_tokens=16",
+        "training.bc.max_steps=0",
+    ]
+    overrides += ["training.verifier.on_policy.episodes=15", "agent.parallel=5"]
+    overrides += ["training.verifier.on_policy.state_share=0"]
+    settings = ["--config", "configs/small.yaml", "--partition", PARTITION, "--overrides", *overrides]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as the jobs have it: sums are rounded alike
+    for stage in ("collect", "perturb", "train_bc"):
+        made = project.run(f"r2v_core.stages.{stage}", *settings)
+        assert made.returncode == 0, told(made)
+    there = len(project.episodes())
+    run = Materialization(project, "policy_rollouts", overrides=overrides)
+    stage_pid = project.pause_stage(run, episodes=there + 7)
+    before = project.episodes()[there:]
+    job_id = project.records("policy_rollouts")[0]["attempts"][0]["job_id"]
+    project.cluster.run("scancel", "--signal=USR1", "--batch", job_id)  # what SLURM sends when the limit is near
+    (run_dir,) = project.root.glob("data/mrp/runs/policy_rollouts_*")
+    wait_for(lambda: (run_dir / "slurm" / f"warned-{job_id}").exists(), 60, "the warning")
+    resume(stage_pid)
+    cut = run.done()
+    assert len(project.records("policy_rollouts")[0]["attempts"]) == 2
+    through = project.run("r2v_core.stages.policy_rollouts", *settings, "--run-id", "through")
+    assert through.returncode == 0, told(through)
+    assert 7 <= len(before) < 15
+    assert read_manifest(project.root / "data/mrp/runs/through").digest == cut.digest
 
 
 def test_out_of_memory_names_the_keys_that_help(project: SlurmProject) -> None:
