@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class LoadedConfig:
     sources: dict[str, str]
     """Dotted key of each leaf → the file (relative to the project where possible), 'override' or 'default'."""
     path: Path
+    named_models: Mapping[str, str] = field(default_factory=dict)
+    """``teacher`` or ``judge`` → provider and model that its name stands for, where a file of the project says so."""
 
 
 def load_config(

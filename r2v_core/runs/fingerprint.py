@@ -24,8 +24,15 @@ def fingerprint(stage: Stage, loaded: LoadedConfig, partition: Partition, inputs
             "config": {name: _deciding(name, section(loaded.config, name)) for name in stage.sections},
             "partition": partition.key,
             "inputs": {item.role: item.digest for item in inputs},
+            **({"named_models": named} if (named := _named_models(stage, loaded)) else {}),
         }
     )
+
+
+def _named_models(stage: Stage, loaded: LoadedConfig) -> dict[str, str]:
+    """Of the language models that the project's own files name, those that a stage asks or trains."""
+    roots = {name.removeprefix("training.").split(".")[0] for name in stage.sections}
+    return {role: model for role, model in loaded.named_models.items() if role in roots}
 
 
 def _deciding(name: str, value: Any) -> Any:

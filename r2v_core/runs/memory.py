@@ -8,7 +8,6 @@ beginning, with every batch that is on disk taken from there and every other one
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +83,3 @@ class Scope:
     def memory(self, kind: str, value: type[V]) -> Memory[V]:
         """What models of one kind (the proposer, a teacher) have said in this scope so far."""
         return Memory(value, self.folder / f"{self.name}.{kind}.jsonl", self.play)
-
-
-def forget(run_dir: Path) -> None:
-    """Remove what is only needed to take an unfinished run up again."""
-    shutil.rmtree(run_dir / FOLDER, ignore_errors=True)

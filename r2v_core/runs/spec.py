@@ -119,6 +119,9 @@ class StageResult:
     cost_usd: float = 0.0
     inputs: list[RunInput] = field(default_factory=list)
     """Runs that the stage read besides the planned ones, for the lineage."""
+    scratch: tuple[str, ...] = ()
+    """Files and folders of the run directory that only serve to take an unfinished run up again: they go once the
+    manifest says that it is finished, so that a kill before that loses nothing."""
 
 
 StageFunction = Callable[[StageContext], StageResult]

@@ -36,6 +36,7 @@ from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult, UpstreamRun
 from r2v_core.stages.ablations import ABLATIONS, FOLDER, PREFIX, Ablation
 from r2v_core.stages.at_work import AtWorkError, refuse_if_at_work, wait_for
+from r2v_core.stages.experiments import named_models
 from r2v_core.stages.plan import plan
 from r2v_core.stages.runner import execute, exit_with
 from r2v_core.stages.table import get_stage
@@ -80,14 +81,14 @@ class Branch:
             for item in full.manifest.inputs
         }
         inputs = [_as_input(role, run_, project) for role, run_ in upstream.items()]
-        whole = _loaded(full, ())
-        changed = _loaded(full, self.overrides)
+        whole = self._loaded(full, ())
+        changed = self._loaded(full, self.overrides)
         if fingerprint(stage, whole, partition, full.manifest.inputs) == fingerprint(stage, changed, partition, inputs):
             return full
         only = ONLY_R2V.get(stage.name, ())
         paths = changed.config.paths
         folders = (f"paths.data={paths.data}/{FOLDER}", f"paths.outputs={paths.outputs}/{FOLDER}")
-        changed = _loaded(full, (*self.overrides, *only, *folders))
+        changed = self._loaded(full, (*self.overrides, *only, *folders))
         wanted = fingerprint(stage, changed, partition, inputs)
         runs = find_runs(project, changed.config.paths, stage, partition.experiment, partition.seed)
         found = next((run_ for run_ in runs if run_.manifest.fingerprint == wanted), None)
@@ -95,6 +96,12 @@ class Branch:
             found = self._make(stage.name, changed, {role: run_.directory for role, run_ in upstream.items()})
         self.made[stage.name] = found
         return found
+
+    def _loaded(self, run_: UpstreamRun, overrides: Iterable[str]) -> LoadedConfig:
+        """The configuration that a run was made with, and overrides."""
+        config = override_config(Config.model_validate(run_.manifest.config), list(overrides))
+        named = named_models(self.ctx.partition, config, self.ctx.project)
+        return LoadedConfig(config, {}, Path(run_.manifest.config_path or "configs"), named)
 
     def _make(self, stage: str, loaded: LoadedConfig, inputs: dict[str, Path]) -> UpstreamRun:
         self.ctx.report.log(f"{self.variant}: {get_stage(stage).title}")
@@ -120,12 +127,6 @@ class Branch:
         stopping.check()  # asked while the manifest was being written
         gc.collect()  # models of the stage before the next one loads its own
         return UpstreamRun(Path(spec.run_dir), manifest)
-
-
-def _loaded(run_: UpstreamRun, overrides: Iterable[str]) -> LoadedConfig:
-    """The configuration that a run was made with, and overrides."""
-    config = override_config(Config.model_validate(run_.manifest.config), list(overrides))
-    return LoadedConfig(config, {}, Path(run_.manifest.config_path or "configs"))
 
 
 def _as_input(role: str, run_: UpstreamRun, project: Path) -> RunInput:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from r2v_core import config
 from r2v_core.agent.rules.table import RULES, playable_rules
 from r2v_core.benchmarks import BENCHMARKS, options_model
-from r2v_core.config import LoadedConfig
+from r2v_core.config import Config, LoadedConfig
 from r2v_core.config.explain import explain, schema_keys
 from r2v_core.config.yamlfile import read_yaml
 from r2v_core.errors import R2VError, nearest
 from r2v_core.partition import Partition
 from r2v_core.runs.directories import relative_to
-from r2v_core.teachers.names import FILE, TeacherEntry, find_teacher, known_teachers
+from r2v_core.teachers.names import FILE, TEACHERS, TeacherEntry, find_teacher, known_teachers
 
 DEFAULT_PATH = Path("configs/experiments.yaml")
 
@@ -115,10 +116,24 @@ def partition_config(
             )
         path = listed[partition.experiment].config
     loaded = load_config(path, overrides, project)
+    loaded = replace(loaded, named_models=named_models(partition, loaded.config, project))
     _check_training(partition, loaded, project)
     if partition.variant:
         _own_folders(partition, loaded, project)
     return loaded
+
+
+def named_models(partition: Partition, config: Config, project: Path) -> dict[str, str]:
+    """What the names of teacher and judge stand for in ``configs/teachers.yaml``: provider and model, by role.
+
+    Built-in names are left out, since they always stand for the same. So are address and key of a server: where a model
+    answers does not decide what.
+    """
+    names = {"teacher": partition.teacher}
+    if config.candidates.scored_by == "judge":
+        names["judge"] = config.judge.teacher
+    entries = {role: find_teacher(name, project) for role, name in names.items() if name not in TEACHERS}
+    return {role: f"{entry.provider} {entry.model}" for role, entry in entries.items()}
 
 
 def _check_training(partition: Partition, loaded: LoadedConfig, project: Path) -> None:

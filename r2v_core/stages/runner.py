@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +34,7 @@ from r2v_core.runs.manifest import (
     utc_now,
     write_manifest,
 )
-from r2v_core.runs.memory import forget
+from r2v_core.runs.memory import FOLDER as MEMORY
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageFunction, StageResult, StageSpec, load_upstream
 from r2v_core.runs.stopping import Stopped
@@ -113,7 +115,6 @@ def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunMani
                 )
         with stopping.at_once():
             result = stage_function(spec.stage)(context)
-        forget(run_dir)
         manifest = _finish(_with_result(manifest, result, run_dir), run_dir, began, status=result.status, error=None)
     except (KeyboardInterrupt, Stopped) as stop:
         error = str(stop) or "stopped by SIGINT"
@@ -130,8 +131,18 @@ def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunMani
         if shown is error:
             raise
         raise shown from error
+    _remove_scratch(run_dir, (MEMORY, *result.scratch))
     report.log(f"{manifest.status} in {manifest.wall_time_s:.1f} s · digest {manifest.digest[:12]}")
     return manifest
+
+
+def _remove_scratch(run_dir: Path, names: Iterable[str]) -> None:
+    """Remove what only an unfinished run needs."""
+    for path in (run_dir / name for name in names):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _context(spec: StageSpec, run_dir: Path, report: Reporter) -> StageContext:

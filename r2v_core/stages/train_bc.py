@@ -19,7 +19,7 @@ from r2v_core.runs.processes import is_main
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.training.adapters import ADAPTER, adapter_digest, save_untrained
 from r2v_core.training.bc import Example, make_examples, train_bc
-from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
+from r2v_core.training.checkpoints import CHECKPOINTS, LOG_NAME
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
 from r2v_core.training.run import training_run, untrained
@@ -69,11 +69,11 @@ def clone(
             {"loss per action token (nats)": {"loss": "loss"}, "token accuracy": {"mean_token_accuracy": "accuracy"}},
         )
         write_atomic(ctx.run_dir / "preview.md", _preview(examples, counts))
-    clear_checkpoints(ctx.run_dir)
     return StageResult(
         digest=adapter_digest(ctx.run_dir / ADAPTER),
         artifacts={"adapter": ADAPTER, "training_log": LOG_NAME, "loss.png": CURVE, "preview": "preview.md"},
         counts=counts,
+        scratch=(CHECKPOINTS,),
     )
 
 

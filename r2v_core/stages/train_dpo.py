@@ -20,7 +20,7 @@ from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.processes import is_main
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.training.adapters import ADAPTER, adapter_digest
-from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
+from r2v_core.training.checkpoints import CHECKPOINTS, LOG_NAME
 from r2v_core.training.consistency import make_context_pairs
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.dpo import train_dpo
@@ -89,11 +89,11 @@ def run(ctx: StageContext) -> StageResult:
             },
         )
         write_atomic(ctx.run_dir / "preview.md", _preview(pairs, counts))
-    clear_checkpoints(ctx.run_dir)
     return StageResult(
         digest=adapter_digest(ctx.run_dir / ADAPTER),
         artifacts={"adapter": ADAPTER, "training_log": LOG_NAME, "loss.png": CURVE, "preview": "preview.md"},
         counts=counts,
+        scratch=(CHECKPOINTS,),
     )
 
 

@@ -254,7 +254,6 @@ def run(ctx: StageContext) -> StageResult:
         draw_levels(router.calibration, ctx.run_dir / "calibration.png")
         pictures.append("calibration.png")
     write_atomic(ctx.run_dir / "preview.md", preview(found, router))
-    (ctx.run_dir / CHECKPOINT_NAME).unlink(missing_ok=True)
     return StageResult(
         digest=digest_files([ctx.run_dir / WEIGHTS_NAME, ctx.run_dir / SETTINGS_NAME], ctx.run_dir),
         artifacts={
@@ -278,6 +277,7 @@ def run(ctx: StageContext) -> StageResult:
             "lambda": curves[-1].multiplier,
             **{key: float(found[key]) for key in COUNTED},
         },
+        scratch=(CHECKPOINT_NAME,),
     )
 
 

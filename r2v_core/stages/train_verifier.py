@@ -19,7 +19,7 @@ from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.processes import is_main
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.training.adapters import ADAPTER, adapter_digest
-from r2v_core.training.checkpoints import LOG_NAME, clear_checkpoints
+from r2v_core.training.checkpoints import CHECKPOINTS, LOG_NAME
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
 from r2v_core.training.run import training_run
@@ -69,7 +69,6 @@ def run(ctx: StageContext) -> StageResult:
             },
         )
         write_atomic(ctx.run_dir / "preview.md", _preview(counts))
-    clear_checkpoints(ctx.run_dir)
     return StageResult(
         digest=digest_of([adapter_digest(ctx.run_dir / ADAPTER), digest_file(ctx.run_dir / INFO)]),
         artifacts={
@@ -80,6 +79,7 @@ def run(ctx: StageContext) -> StageResult:
             "preview": "preview.md",
         },
         counts=counts,
+        scratch=(CHECKPOINTS,),
     )
 
 

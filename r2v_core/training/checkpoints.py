@@ -49,15 +49,3 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return lines
-
-
-def clear_checkpoints(run_dir: Path) -> None:
-    """Delete the checkpoints of a training that is finished and saved.
-
-    None counts as whole while its files go: a process that is killed here would leave one that can't be loaded.
-    """
-    wait_for_everyone()
-    if is_main():
-        for mark in sorted((run_dir / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")):
-            mark.unlink()
-        shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)

@@ -129,7 +129,7 @@ def test_stage_files(trained: tuple[Path, StageResult]) -> None:
     directory, result = trained
     for name in result.artifacts.values():
         assert (directory / name).stat().st_size > 0
-    assert not (directory / CHECKPOINT_NAME).exists()
+    assert result.scratch == (CHECKPOINT_NAME,) and (directory / CHECKPOINT_NAME).exists()
     found = json.loads((directory / "diagnostics.json").read_text())
     importance = found["permutation_importance"]
     assert max(importance, key=importance.get) in ("entropy", "verifier_mean", "verifier_best")

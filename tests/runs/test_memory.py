@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2v_core.runs.memory import Memory, Scope, forget
+from r2v_core.runs.memory import Memory, Scope
 
 
 @dataclass(frozen=True)
@@ -79,5 +79,4 @@ def test_a_batch_of_which_a_part_is_left_is_computed_whole(tmp_path: Path) -> No
 def test_without_a_file_it_is_forgotten(tmp_path: Path) -> None:
     memory: Memory[Said] = Memory(Said)
     assert memory.add(["a"], lambda: [Said("a", ("a",))]) and "a" in memory
-    forget(tmp_path)
     assert not list(tmp_path.iterdir())

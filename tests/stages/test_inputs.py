@@ -11,9 +11,9 @@ from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
 from r2v_core.runs.fingerprint import fingerprint
 from r2v_core.runs.manifest import RunManifest, read_manifest
-from r2v_core.stages.experiments import load_config
+from r2v_core.stages.experiments import load_config, partition_config
 from r2v_core.stages.inputs import find_inputs
-from r2v_core.stages.table import STAGES, inputs_of, is_on
+from r2v_core.stages.table import STAGES, inputs_of, is_on, pipeline
 from tests.stages.conftest import ROOT, Stage
 
 
@@ -86,3 +86,39 @@ def test_a_stage_that_is_switched_off_is_nobodys_input(tmp_path: Path) -> None:
         R2VError, match=r"--input rollouts=… is read only where training\.verifier\.on_policy\.episodes"
     ):
         find_inputs(stage, off, partition, tmp_path, {"rollouts": tmp_path})
+
+
+OWN = "teachers: {{own: {{provider: {provider}, model: {model}, base_url: '{url}'}}}}"
+
+
+def test_what_a_projects_own_teacher_is_decides_the_runs_that_ask_it(tmp_path: Path) -> None:
+    """The same name may stand for another model tomorrow; where it answers is no matter."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+
+    def prints(
+        model: str, *overrides: str, provider: str = "openai_compatible", url: str = "http://localhost:1/v1"
+    ) -> dict[str, str]:
+        (tmp_path / "configs/teachers.yaml").write_text(OWN.format(provider=provider, model=model, url=url))
+        partition = Partition.parse("textworld:own|1")
+        loaded = partition_config(partition, "configs/mrp.yaml", overrides, tmp_path)
+        return {stage.name: fingerprint(stage, loaded, partition, []) for stage in pipeline(loaded.config)}
+
+    def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+        return {name for name in before if before[name] != after[name]}
+
+    asking = {"collect", "router_features", "train_router", "evaluate_clean", "evaluate_noisy"}
+    small = prints("qwen-7b")
+    assert changed(small, prints("qwen-72b")) == asking
+    assert changed(small, prints("qwen-7b", provider="local")) == asking
+    assert not changed(small, prints("qwen-7b", url="http://localhost:2/v1"))
+    split = "benchmark.splits.teacher=4"
+    trained = {model: prints(model, split, provider="trained") for model in ("owner/a", "owner/b")}
+    assert changed(trained["owner/a"], trained["owner/b"]) == asking | {"train_teacher"}
+    judged = ("candidates.scored_by=judge", "judge.teacher=own")
+    assert changed(prints("a", *judged), prints("b", *judged)) == asking | {"candidates"}
+
+
+def test_built_in_teachers_leave_fingerprints_as_they_are() -> None:
+    partition = Partition.parse("textworld:expert|1")
+    loaded = partition_config(partition, "configs/mrp.yaml", (), ROOT)
+    assert not loaded.named_models

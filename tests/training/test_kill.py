@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from r2v_core.runs.manifest import read_manifest
+from r2v_core.runs.manifest import RunManifest, read_manifest
 from r2v_core.runs.spec import StageContext, StageSpec
-from r2v_core.training import checkpoints
-from r2v_core.training.checkpoints import CHECKPOINTS, COMPLETE, LOG_NAME, last_checkpoint, read_log
+from r2v_core.stages import runner
+from r2v_core.stages.runner import execute
+from r2v_core.training.checkpoints import CHECKPOINTS, LOG_NAME, last_checkpoint, read_log
 from tests.stages.killing import KILLS, run_with_kills_anywhere
 
 ROOT = Path(__file__).parents[2]
@@ -92,18 +94,27 @@ def test_a_training_killed_anywhere_ends_as_one_that_ran_through(
     assert not (Path(specs[1].run_dir) / CHECKPOINTS).exists()
 
 
-def test_checkpoints_that_go_are_not_whole_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / CHECKPOINTS / "checkpoint-4"
-    folder.mkdir(parents=True)
-    for name in ("adapter_model.safetensors", COMPLETE):
-        (folder / name).touch()
-    assert last_checkpoint(folder.parent) == folder
+def test_a_kill_before_the_last_manifest_costs_no_training(
+    context: Callable[..., StageContext],
+    planned: Callable[[StageContext], StageSpec],
+    report: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = planned(context("train_bc", bc={"max_steps": 3, "batch_size": 4}))
+    write = runner.write_manifest
 
-    def killed_here(path: Path, ignore_errors: bool = False) -> None:
-        (folder / "adapter_model.safetensors").unlink()
-        raise KeyboardInterrupt
+    def killed_here(manifest: RunManifest, run_dir: Path) -> None:
+        if manifest.status != "running":
+            raise MemoryError
+        write(manifest, run_dir)
 
-    monkeypatch.setattr(checkpoints.shutil, "rmtree", killed_here)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.clear_checkpoints(tmp_path)
-    assert last_checkpoint(folder.parent) is None
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "write_manifest", killed_here)
+        with pytest.raises(MemoryError):
+            execute(spec, report)
+    run_dir = Path(spec.run_dir)
+    assert read_manifest(run_dir).status == "running"
+    assert last_checkpoint(run_dir / CHECKPOINTS) == run_dir / CHECKPOINTS / "checkpoint-3"
+    assert execute(spec.model_copy(update={"resumed": True}), report).status == "done"
+    assert "resuming from checkpoint-3 of 3 steps" in report.lines
+    assert not (run_dir / CHECKPOINTS).exists()
