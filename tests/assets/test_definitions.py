@@ -10,6 +10,7 @@ import pytest
 from dagster import AssetKey
 
 from r2v_assets.definitions import defs
+from r2v_assets.jobs import executor
 from r2v_assets.partitions import PARTITIONS, check_partition
 from r2v_assets.project import experiments, seeds
 from r2v_assets.run_config import COMPARISON
@@ -63,6 +64,30 @@ def test_jobs_cover_all_assets() -> None:
         job = defs.resolve_job_def(name)
         assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == assets
         assert isinstance(job.executor_def, dg.ExecutorDefinition) and job.executor_def.name == "in_process"
+
+
+@pytest.mark.parametrize(
+    ("compute", "at_once", "name"),
+    [
+        ("local", None, "in_process"),
+        ("local", "2", "2_stages_at_once"),
+        ("slurm", None, "8_stages_at_once"),
+        ("slurm", "1", "in_process"),
+    ],
+)
+def test_how_many_stages_of_a_pipeline_run_at_once(
+    monkeypatch: pytest.MonkeyPatch, compute: str, at_once: str | None, name: str
+) -> None:
+    monkeypatch.setenv("R2V_COMPUTE", compute)
+    monkeypatch.setenv("R2V_STAGES_AT_ONCE", at_once or "")
+    assert executor().name == name
+
+
+@pytest.mark.parametrize("wrong", ["0", "two", "-1", "1.5"])
+def test_a_number_of_stages_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("R2V_STAGES_AT_ONCE", wrong)
+    with pytest.raises(R2VError, match=f"R2V_STAGES_AT_ONCE={wrong}: expected an integer of 1 or more"):
+        executor()
 
 
 def test_partitions_are_the_experiments() -> None:
