@@ -98,14 +98,14 @@ class Records(Generic[K, T]):
         processes.wait_for_all()
         done = {self.key(record): record for record in store if self.key(record) in wanted}
         for problem in store.problems:
-            self.report.log(f"warning: {problem}; the record is made again")
+            self.report.log(f"warning: {problem}; this record is made again")
         processes.wait_for_all()  # nobody appends while another still reads
         return done
 
     def _compare(self, key: K, before: T, after: T) -> None:
         if not self.same(before, after):
             self.report.log(
-                f"warning: {key}, made again to complete its chunk, came out another way (the one on disk is kept): "
-                "the environment or the teacher does not repeat itself, so a resumed run need not equal one that ran "
-                "through"
+                f"warning: {key}, made again to complete its chunk, came out differently (the one on disk is kept): "
+                "the environment or the teacher does not repeat itself, so a resumed run may differ from an "
+                "uninterrupted one"
             )

@@ -68,8 +68,8 @@ def imported_run(
     """
     if suite is None:
         raise R2VError(
-            f"{file}: partition '{partition.key}' has no task suite, so nobody can tell which templates it holds out; "
-            f"make it first:\n  python -m r2v_core.stages.task_suite --partition '{partition.key}'"
+            f"{file}: partition '{partition.key}' has no task suite, so which templates it holds out is unknown; make "
+            f"it first:\n  python -m r2v_core.stages.task_suite --partition '{partition.key}'"
         )
     read = _read(file, partition, teacher)
     kept, counts = _for_training(read, list(JsonlStore(suite.artifact("tasks"), Task)))

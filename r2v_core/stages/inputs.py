@@ -144,7 +144,7 @@ class _Search:
         todays = self._todays(upstream, agreeing)
         if todays is None:
             log.warning(
-                "%s: no %s of %s is as today's config and inputs would make it; the newest one is read, %s",
+                "%s: no %s of %s matches the current config and inputs; the newest one is read, %s",
                 stage.asset,
                 upstream.asset,
                 self.partition.key,

@@ -76,8 +76,8 @@ def merged_inputs(
         return {}
     if suite is None:
         raise R2VError(
-            f"data.merge: partition '{partition.key}' has no task suite, so nobody can tell which templates it holds "
-            f"out; make it first:\n  python -m r2v_core.stages.task_suite --partition '{partition.key}'"
+            f"data.merge: partition '{partition.key}' has no task suite, so which templates it holds out is unknown; "
+            f"make it first:\n  python -m r2v_core.stages.task_suite --partition '{partition.key}'"
         )
     request = Request(
         roles=list(stage.merged),
