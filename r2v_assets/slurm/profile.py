@@ -132,7 +132,9 @@ class Profile(_Section):
         changed = self.model_copy(update={"assets": {**self.assets, asset: {**self.assets.get(asset, {}), **wanted}}})
         limit = changed.resources(asset).time
         if seconds(limit) <= self.warn_s:
-            raise R2VError(f"cluster.time: {limit} is not longer than warn_s of {self.name} ({self.warn_s} s)")
+            raise R2VError(
+                f"cluster.time: {limit} is not longer than warn_s of {self.name} ({self.warn_s} s); ask for more time"
+            )
         return changed
 
 
@@ -230,7 +232,7 @@ def _consistency(profile: Profile, shown: str) -> list[str]:
         if value and not Path(value).is_absolute():
             problems.append(f"{shown}: {key}: '{value}' has to be an absolute path, the same on every node")
     if seconds(limit := profile.orchestrator_resources().time) <= profile.warn_s:
-        problems.append(f"{shown}: orchestrator.time: {limit} is not longer than warn_s ({profile.warn_s} s)")
+        problems.append(f"{shown}: orchestrator.time: {limit} is not longer than warn_s ({profile.warn_s} s); raise it")
     for asset in BY_ASSET:
         resources = profile.resources(asset)
         if resources.where == "slurm" and seconds(resources.time) <= profile.warn_s:

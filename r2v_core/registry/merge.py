@@ -103,7 +103,7 @@ def plan(
         con.unregister("merge_order")
         con.unregister("merge_kept")
     if not files:
-        raise R2VError(f"nothing to merge: no episode in {', '.join(wanted)}")
+        raise R2VError(f"nothing to merge: no episode in {', '.join(wanted)}; choose other runs")
     if (unknown := np.ma.getmaskarray(table["copy"])).any():
         run_id = wanted[int(table["rank"][np.flatnonzero(unknown)[0]])]
         raise R2VError(

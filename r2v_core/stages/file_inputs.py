@@ -76,7 +76,7 @@ def imported_run(
     if not kept:
         raise R2VError(
             f"{file}: nothing is left of {len(read)} episodes ({counts['held_out']} are of templates that "
-            f"'{partition.key}' holds out, {counts['other_split']} of another split)"
+            f"'{partition.key}' holds out, {counts['other_split']} of another split); name a file with others"
         )
     digest = digest_of([stage, episodes_digest(kept), suite.manifest.digest])
     directory = project / paths.data / "runs" / f"import_{stage}_{partition.benchmark}_{digest[:12]}"

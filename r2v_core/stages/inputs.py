@@ -121,7 +121,9 @@ class _Search:
             directory = self._import(directory, role, upstream)
         manifest = read_manifest(directory)
         if upstream not in _origins(manifest):
-            raise R2VError(f"--input {role}={directory} is a run of '{manifest.stage}', not of '{upstream}'")
+            raise R2VError(
+                f"--input {role}={directory} is a run of '{manifest.stage}'; name one of '{upstream}' instead"
+            )
         if manifest.status != "done":
             raise R2VError(f"--input {role}={directory} is '{manifest.status}', not done; finish it first")
         if why := self._disagreement(STAGES[upstream], manifest):

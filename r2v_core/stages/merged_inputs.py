@@ -137,7 +137,9 @@ def _prepare(con: Connection, request: Request) -> dict[str, Merge]:
     held_out = held_out_templates(suite)
     trajectories = prepare(con, project, ids, where=where, held_out=held_out, suite=tasks)
     if not trajectories.n_episodes:
-        raise R2VError(f"nothing is left: every episode is of a template that '{request.partition}' holds out")
+        raise R2VError(
+            f"nothing is left: every episode is of a template that '{request.partition}' holds out; name other runs"
+        )
     perturbed = prepare(con, project, _perturb_runs(con, ids), deduplicate=False, copies_of=trajectories, suite=tasks)
     if not perturbed.n_episodes:
         raise R2VError(
