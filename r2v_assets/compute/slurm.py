@@ -63,9 +63,7 @@ class SlurmCompute(StageCompute):
             job_id = record.last.job_id or find_submitted(job, record.last.attempt)
             status = query_job(login, job_id) if job_id else JobStatus("")
             if job_id and ((status.state and not status.ended) or _done(path.parent)):
-                context.log.info(
-                    f"SLURM job {job_id} is making this already ({path.parent.name}); not submitting another"
-                )
+                context.log.info(f"SLURM job {job_id} is on this already ({path.parent.name}); not submitting another")
                 record.last.job_id = job_id
                 record.write(path.parent)
                 if path.parent != planned and not any(planned.iterdir()):

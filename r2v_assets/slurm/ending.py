@@ -82,7 +82,7 @@ def follow_up(
         return None
     why = None
     if status.state == "TIMEOUT" or status.exit_code == f"{WARNED}:0":
-        why = "reached its time limit"
+        why = "met its time limit"
     elif status.state in LOST_NODE:
         why = {"PREEMPTED": "was preempted"}.get(status.state, f"lost its node {status.node}")
     if why is not None and more:

@@ -232,7 +232,7 @@ def _consistency(profile: Profile, shown: str) -> list[str]:
         if value and not Path(value).is_absolute():
             problems.append(f"{shown}: {key}: '{value}' has to be an absolute path, the same on every node")
     if seconds(limit := profile.orchestrator_resources().time) <= profile.warn_s:
-        problems.append(f"{shown}: orchestrator.time: {limit} is not longer than warn_s ({profile.warn_s} s); raise it")
+        problems.append(f"{shown}: orchestrator.time: {limit} is not longer than warn_s ({profile.warn_s} s)")
     for asset in BY_ASSET:
         resources = profile.resources(asset)
         if resources.where == "slurm" and seconds(resources.time) <= profile.warn_s:

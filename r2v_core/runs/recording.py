@@ -98,7 +98,7 @@ class Records(Generic[K, T]):
         processes.wait_for_all()
         done = {self.key(record): record for record in store if self.key(record) in wanted}
         for problem in store.problems:
-            self.report.log(f"warning: {problem}; this record is made again")
+            self.report.log(f"warning: {problem}; the record is made again")
         processes.wait_for_all()  # nobody appends while another still reads
         return done
 

@@ -101,13 +101,13 @@ def check_rows(split: str, rows: Sequence[RouterRow]) -> None:
     if benefit and len(kinds) == 1:
         raise R2VError(
             f"router: the benefit of a call is {kinds.pop():g} at every one of {len(rows)} measured steps of the "
-            f"{split} split, so the router has nothing to learn; raise {keys}, or learn from "
+            f"{split} split, so there is nothing to tell apart; raise {keys}, or learn from "
             "router_features.label=progress"
         )
     if kinds == {1.0}:
         raise R2VError(
-            f"router: the small model fails at every one of {len(rows)} steps of the {split} split, so the "
-            f"router has nothing to learn; train it longer (training.bc.max_steps) or raise {keys}"
+            f"router: the small model fails at every one of {len(rows)} steps of the {split} split, so there is "
+            f"nothing to tell apart; train it longer (training.bc.max_steps) or raise {keys}"
         )
     if kinds == {0.0}:
         raise R2VError(
