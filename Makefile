@@ -22,7 +22,7 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vllm inspect demo slurm-demo swebench ui test test-fast coverage lint docs clean
+.PHONY: help setup vllm inspect demo slurm-demo base-config swebench ui test test-fast coverage lint docs clean
 
 help: ## print what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ demo: $(STAMP) ## materialise every asset of textworld:expert|1 (about 20 minute
 
 slurm-demo: $(STAMP) ## seed 2 as jobs of a SLURM cluster that is brought up on this machine for it (root, Debian)
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/python -m r2v_assets.slurm.demo $(ARGS)
+
+base-config: $(STAMP) ## write configs/base.yaml, every key with its default and meaning, from the config's sections
+	@text="$$($(BIN)/python -m r2v_core.config.basefile)" && printf '%s\n' "$$text" > configs/base.yaml
 
 swebench: $(STAMP) ## build the SWE-bench instances of configs/swebench/instances.yaml into data/swebench
 	@$(BIN)/r2v swebench build

@@ -61,7 +61,9 @@ def make_check(asset: str, name: str, severity: dg.AssetCheckSeverity) -> dg.Ass
             raise dg.Failure("checks look at one partition; run them by materialising it", allow_retries=False)
         directory = materialised_run(context.instance, asset, context.partition_key)
         if directory is None:
-            raise dg.Failure(f"{asset} of {context.partition_key} has no run on disk", allow_retries=False)
+            raise dg.Failure(
+                f"{asset} of {context.partition_key} has no run on disk; materialise it", allow_retries=False
+            )
         try:
             found = find(name, directory, materialised_run(context.instance, "task_suite", context.partition_key))
         except R2VError as error:
@@ -136,7 +138,7 @@ def refuse_failed_inputs(instance: dg.DagsterInstance, stage: Stage, partition: 
         for check, said in failed_checks(instance, upstream, blocking, partition).items():
             raise R2VError(
                 f"{upstream} of {partition} failed its check '{check}' ({said}), so '{stage.asset}' does not start "
-                f"from it; mend the cause and materialise {upstream} again"
+                f"from it; fix the cause and materialise {upstream} again"
             )
 
 

@@ -52,7 +52,7 @@ def demo(
     loaded = partition_config(chosen, config, overrides, root())
     config = relative_to(loaded.path, root())
     shown = escape(f"{partition} with {config}")
-    console.print(f"{shown}: every asset in order; Ctrl-C stops, the same command goes on")
+    console.print(f"{shown}: every asset in order; Ctrl-C stops, the same command continues")
     began = time.monotonic()
     settings = {"config": config, "overrides": list(overrides)}
     with stopping.listening(), _signals() as received:

@@ -64,9 +64,9 @@ def what_is_left(spec: StageSpec) -> str:
     if manifest.status == "running":
         return f"{asset} of {spec.partition} goes on in {manifest.output_dir}; materialise it again to find it there"
     if manifest.status == "done":
-        return f"{asset} of {spec.partition} was done already, in {manifest.output_dir}; materialise it again"
+        return f"{asset} of {spec.partition} was already done, in {manifest.output_dir}; materialise it again"
     said = manifest.error or "stopped"
     return (
-        f"{asset} of {spec.partition} {said}; what is done lies in {manifest.output_dir}, and materialised again it "
-        "goes on from there"
+        f"{asset} of {spec.partition} {said}; what is done is kept in {manifest.output_dir}; materialise it again to "
+        "resume"
     )

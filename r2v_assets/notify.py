@@ -51,7 +51,7 @@ def tell(target: str, event: dict[str, Any]) -> None:
             with urllib.request.urlopen(request, timeout=PATIENCE_S):
                 return
         except (urllib.error.URLError, OSError) as error:
-            raise R2VError(f"{VARIABLE}: {where} did not take the event: {error}") from None
+            raise R2VError(f"{VARIABLE}: {where} did not accept the event: {error}") from None
     try:
         command = shlex.split(target)
         done = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE_S, check=False)
@@ -67,7 +67,7 @@ def tell(target: str, event: dict[str, Any]) -> None:
     monitor_all_code_locations=True,  # runs from a shell belong to none
     default_status=dg.DefaultSensorStatus.RUNNING if os.environ.get(VARIABLE) else dg.DefaultSensorStatus.STOPPED,
     minimum_interval_seconds=30,
-    description=f"Tells the command or webhook in ${VARIABLE} of every failed run; running where that is set.",
+    description=f"Reports every failed run to the command or webhook in ${VARIABLE}; runs where that is set.",
 )
 def on_failure(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
     """Tell of one failed run."""

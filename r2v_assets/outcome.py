@@ -29,7 +29,7 @@ def outcome(spec: StageSpec, exit_code: int, last_lines: Sequence[str]) -> RunMa
         error = f"the process of stage '{spec.stage}' was ended by {signal.Signals(-exit_code).name}"
         if exit_code == -signal.SIGKILL:
             error += ", as the kernel does when memory runs out"
-        error += "; materialise again to take the run up where it stopped"
+        error += "; materialise again to resume the run where it stopped"
     elif manifest is not None and manifest.error:
         error = manifest.error
     else:

@@ -67,8 +67,7 @@ def make_check(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
         name=CHECK,
-        description="Of every partition the registry knows the materialised run with the same digest, and all its "
-        "files are there.",
+        description="The registry has every partition's materialised run with the same digest, and no file is missing.",
     )
     def check(context: dg.AssetCheckExecutionContext, registry: RegistryResource) -> dg.AssetCheckResult:
         found = list(newest(context.instance, asset))

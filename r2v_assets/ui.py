@@ -78,7 +78,7 @@ def _end(process: subprocess.Popen[bytes]) -> str:
     _kill(_started_by(process) + before)
     process.wait()
     told = [f"{folder.name}: {_became(folder)}" for folder in stages]
-    return "; ".join(["no run was at work" if not told else "runs can be taken up by materialising again", *told])
+    return "; ".join(["no run was at work" if not told else "runs can be resumed by materialising again", *told])
 
 
 def _started_by(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

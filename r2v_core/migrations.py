@@ -62,7 +62,7 @@ def check_version(record: str, found: Any, where: object) -> int:
     known = current_version(record)
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise R2VError(
-            f"{where}: {FIELD} {found!r} of a {record} is not a version; versions are whole numbers from 1 to {known}"
+            f"{where}: {FIELD} {found!r} of a {record} is not a version; write a whole number from 1 to {known}"
         )
     if found > known:
         raise NewerVersionError(

@@ -47,8 +47,8 @@ class LocalCompute(StageCompute):
         """Run the stage; see :meth:`StageCompute.run`."""
         if resources:
             raise R2VError(
-                f"cluster: {', '.join(resources)}: stages run on this machine, where nothing is asked for; leave it "
-                "out, or set R2V_COMPUTE=slurm"
+                f"cluster: {', '.join(resources)}: stages run on this machine, which has no resources to request; "
+                "leave it out, or set R2V_COMPUTE=slurm"
             )
         command = [sys.executable, "-m", *get_stage(spec.stage).command, "--spec", str(write_spec(spec))]
         with (

@@ -25,7 +25,7 @@ def keys() -> str:
     defaults = Config().model_dump(mode="json")
     parts = [
         "# Configuration keys",
-        "Made from `r2v_core/config/schema.py`. Each benchmark and provider defines and checks its own `options`.",
+        "Made from `r2v_core/config/sections`. Each benchmark and provider defines and checks its own `options`.",
     ]
     for section in ("", *(key for key, node in known.items() if "properties" in node)):
         rows = [

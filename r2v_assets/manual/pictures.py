@@ -89,7 +89,7 @@ def _webserver(project: Path) -> Iterator[str]:
         end = time.monotonic() + PATIENCE_S
         while not _answers(f"http://{HOST}:{port}/server_info"):
             if server.poll() is not None or time.monotonic() > end:
-                raise R2VError("Dagster's webserver does not come up; `make ui` says why")
+                raise R2VError("Dagster's webserver does not start; see what `make ui` prints")
             time.sleep(0.5)
         yield f"http://{HOST}:{port}"
     finally:

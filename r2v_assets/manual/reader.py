@@ -93,7 +93,7 @@ def show(words: str, browser: bool) -> None:
 
 def _unknown(words: str) -> None:
     known = [Path(page).stem for page in pages()]
-    raise R2VError(f"{words!r}: no page is called so, and none says it.{nearest(words, known)}")
+    raise R2VError(f"{words!r}: no page has this name or contains it.{nearest(words, known)}")
 
 
 def _title(text: str) -> str:
@@ -111,6 +111,6 @@ def _print(text: str) -> None:
 def _open(page: str) -> None:
     built = SITE / page.replace("README.md", "index.md").replace(".md", ".html")
     if not built.is_file():
-        raise R2VError(f"{built}: not built yet; make docs builds it")
+        raise R2VError(f"{built}: not built yet; run: make docs")
     say(str(built))
     webbrowser.open(built.as_uri())

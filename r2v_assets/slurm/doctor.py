@@ -229,7 +229,10 @@ class Doctor:
             said = self.login.run(f"sbatch --parsable {options}").checked("sbatch")
             job_id = job_id_in(said)
             if job_id is None:
-                raise R2VError(f"sbatch answered '{printable(said.strip())}' instead of a job id")
+                raise R2VError(
+                    f"sbatch answered '{printable(said.strip())}' instead of a job id; see what `sbatch --parsable` "
+                    "prints there"
+                )
             with FileLock(folder / LOCK_NAME):
                 return self._judge(job, job_id)
         finally:
@@ -294,6 +297,6 @@ def examine(doctor: Doctor, say: Callable[[str], None]) -> int:
             failures += 1
             say(f"✗ {name}: {error}")
             if needed:
-                say("  what follows needs this; put it right and run the doctor again")
+                say("  the checks below need this one; fix it and run the doctor again")
                 break
     return failures

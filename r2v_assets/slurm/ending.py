@@ -116,7 +116,7 @@ def _explain(
     stage, file, job_id = get_stage(spec.stage), f"{FOLDER}/{profile.name}.yaml", record.last.job_id
     asset = stage.asset
     resources = profile.resources(asset)
-    again = "materialise again to take the run up where it stopped"
+    again = "materialise again to resume the run where it stopped"
     if why is not None:
         return (
             f"SLURM job {job_id} {why}, as {len(record.attempts)} jobs of this run did (resubmit: {profile.resubmit} "

@@ -24,7 +24,8 @@ def gpus_seen(line: str, node: str, asked: int) -> str:
     if devices == "0":
         return f"; {node} has no GPU device, so torch.cuda was not tried"
     if int(seen) < asked:
-        why = "is a build for CPUs" if build == "cpu" else f"is built for CUDA {build}: does the node's driver know it?"
+        built = f"is built for CUDA {build}: does the node's driver support it?"
+        why = "is a build for CPUs." if build == "cpu" else built
         raise R2VError(
             f"torch sees {seen} of the {asked} GPUs that SLURM gave the job on {node}; the environment's torch {why} "
             "Install one that fits the driver (nvidia-smi on the node names its CUDA version), then: r2v slurm deploy"

@@ -83,7 +83,10 @@ sbatch --parsable job-{attempt}.sh > submitted-{attempt}.tmp && mv submitted-{at
         raise R2VError(wrong[answer.status])
     job_id = job_id_in(answer.checked("sbatch refused the job"))
     if job_id is None:
-        raise R2VError(f"sbatch answered '{printable(answer.out.strip())}' instead of a job id")
+        raise R2VError(
+            f"sbatch answered '{printable(answer.out.strip())}' instead of a job id; see what `sbatch --parsable` "
+            "prints there"
+        )
     return job_id
 
 

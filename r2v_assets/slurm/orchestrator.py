@@ -87,7 +87,10 @@ def submit(
         said = answer.checked(f"{partition.key}: sbatch refused the orchestrator's job")
         job_id = job_id_in(said)
         if job_id is None:
-            raise R2VError(f"sbatch answered '{printable(said.strip())}' instead of a job id")
+            raise R2VError(
+                f"sbatch answered '{printable(said.strip())}' instead of a job id; see what `sbatch --parsable` prints "
+                "there"
+            )
         say(f"{partition.key}: job {job_id}; log: {FOLDER / f'{base.name}-{job_id}.log'}")
 
 

@@ -97,7 +97,9 @@ class Profile(_Section):
     assets: dict[str, dict[str, Any]] = Field({}, description="what single assets ask for; evaluation_* is a pattern")
     orchestrator: dict[str, Any] = Field({}, description="what the job of `r2v slurm run` asks for")
     warn_s: int = Field(300, ge=1, description="seconds before the time limit at which a stage saves and stops")
-    resubmit: int = Field(20, ge=0, description="how often a job that met its time limit or lost its node goes on")
+    resubmit: int = Field(
+        20, ge=0, description="how often a run goes on after its job reached the time limit or lost its node"
+    )
     poll_s: float = Field(10.0, gt=0, description="seconds between questions to SLURM about a job, at most")
     max_jobs: int = Field(24, ge=1, description="runs of a backfill that are at work side by side")
 
@@ -130,7 +132,9 @@ class Profile(_Section):
         changed = self.model_copy(update={"assets": {**self.assets, asset: {**self.assets.get(asset, {}), **wanted}}})
         limit = changed.resources(asset).time
         if seconds(limit) <= self.warn_s:
-            raise R2VError(f"cluster.time: {limit} is not longer than warn_s of {self.name} ({self.warn_s} s)")
+            raise R2VError(
+                f"cluster.time: {limit} is not longer than warn_s of {self.name} ({self.warn_s} s); ask for more time"
+            )
         return changed
 
 

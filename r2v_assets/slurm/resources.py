@@ -24,7 +24,7 @@ def one_line(value: object) -> object:
     """
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, str) and re.search(r"[\x00-\x1f\x7f]", text):
-            raise ValueError("a line break or control character can't stand there; write one line")
+            raise ValueError("it holds a line break or control character; write one line without")
     return value
 
 
@@ -80,7 +80,7 @@ class Resources(BaseModel):
     @classmethod
     def _beside_gpus(cls, value: list[str]) -> list[str]:
         if any(name.partition(":")[0] == "gpu" for name in value):
-            raise ValueError("GPUs are asked for by gpus and gpu_type")
+            raise ValueError("use the keys gpus and gpu_type for GPUs")
         return value
 
     @field_validator("time")

@@ -21,7 +21,9 @@ def shell(profile: Profile, asset: str, project: Path, command: Sequence[str]) -
         R2VError: for an asset that has no job, or where ssh or srun is missing.
     """
     if profile.resources(asset).where == "local":
-        raise R2VError(f"{asset} runs beside Dagster (where: local): it has no job whose resources a shell could have")
+        raise R2VError(
+            f"{asset} runs beside Dagster (where: local) and has no job; name another asset, or set where: slurm"
+        )
     terminal = sys.stdin.isatty()
     line = srun_line(profile, asset, project, command, terminal)
     try:

@@ -42,7 +42,7 @@ def show(profile: Profile, project: Path, all_jobs: bool) -> None:
     if rows:
         console.print(table)
     else:
-        console.print("no jobs of the pipeline wait or run" + ("" if all_jobs else "; ended ones: --all"))
+        console.print("no jobs of the pipeline are waiting or running" + ("" if all_jobs else "; ended ones: --all"))
 
 
 def cancel_jobs(profile: Profile, partition: str | None, asset: str | None, say: Callable[[str], None]) -> None:
@@ -58,7 +58,7 @@ def cancel_jobs(profile: Profile, partition: str | None, asset: str | None, say:
     if chosen:
         login.run(shlex.join(["scancel", *chosen])).checked("scancel")
     else:
-        say("no such job waits or runs")
+        say("no such job is waiting or running")
 
 
 def _named(job_name: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ def _replay(episode: Live, branch: Branch, noise: Noise) -> None:
         if not same or carried_out(episode, Choice(step.action, step.actor), noise):
             break
     if episode.step < len(before) or episode.seen != last.observation:
-        said = f"environment: step {episode.step} came out another way when the episode's actions were repeated"
+        said = f"environment: step {episode.step} came out differently when the episode's actions were repeated"
         raise EpisodeFailed(episode.job.episode_id, said)
 
 

@@ -149,5 +149,5 @@ def known_splits(splits: Mapping[str, int]) -> dict[str, int]:
     """
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
-        raise R2VError(f"benchmark.splits: unknown split '{unknown[0]}'; known: {', '.join(SPLITS)}")
+        raise R2VError(f"benchmark.splits: unknown split '{unknown[0]}'; use {', '.join(SPLITS)}")
     return dict(splits)

@@ -156,7 +156,7 @@ def _chain(file: Path, project: Path, above: tuple[Path, ...]) -> list[YamlFile]
     name = _shown(file, project)
     if file in above:
         cycle = " → ".join(_shown(p, project) for p in (*above[above.index(file) :], file))
-        raise R2VError(f"{name}: 'defaults' go in a circle: {cycle}")
+        raise R2VError(f"{name}: 'defaults' go in a circle: {cycle}; remove one of them")
     layer = read_yaml(file, name)
     parents = layer.data.pop("defaults", [])
     line = layer.lines.pop("defaults", 0)
@@ -222,8 +222,8 @@ def _refuse_secrets(data: dict[str, Any], origins: dict[str, str]) -> list[str]:
         names = [key.rpartition(".")[2], *re.findall(r"oc\.env:\s*(\w+)", value if isinstance(value, str) else "")]
         if any(is_secret(name) for name in names):
             problems.append(
-                f"{key} ({_origin(key, origins)}): a secret may not stand in a config, where manifests and logs would "
-                "show it; remove the key and set an environment variable (e.g. OPENAI_API_KEY, HF_TOKEN) instead"
+                f"{key} ({_origin(key, origins)}): a secret must not be in a config, as manifests and logs would show "
+                "it; remove the key and set an environment variable (e.g. OPENAI_API_KEY, HF_TOKEN) instead"
             )
     return problems
 

@@ -84,7 +84,7 @@ def read_yaml(path: Path, shown: str | None = None, dots: bool = False) -> YamlF
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise R2VError(f"{shown}: not a UTF-8 text file ({str(error).splitlines()[0]})") from error
     except RecursionError:
-        raise R2VError(f"{shown}: malformed YAML: an alias that contains itself, or nesting without end") from None
+        raise R2VError(f"{shown}: malformed YAML: an alias contains itself, or nesting never ends") from None
     except OSError as error:
         raise R2VError(f"{shown}: can't read ({error.strerror})") from error
 
@@ -104,7 +104,7 @@ def parse_value(text: str) -> Any:
     except R2VError as error:
         raise yaml.YAMLError(str(error)) from None
     except RecursionError:
-        raise yaml.YAMLError("an alias that contains itself, or nesting without end") from None
+        raise yaml.YAMLError("an alias contains itself, or nesting never ends") from None
 
 
 def _refuse_growth(node: yaml.Node, left: int = MOST_NODES) -> int:
@@ -114,10 +114,10 @@ def _refuse_growth(node: yaml.Node, left: int = MOST_NODES) -> int:
         R2VError: if they are more than settings can mean, or for text that can't be written down again.
     """
     if left <= 0:
-        raise R2VError(f"its aliases stand for more than {MOST_NODES:,} values; write out what is meant")
+        raise R2VError(f"its aliases expand to more than {MOST_NODES:,} values; write fewer, without aliases")
     left -= 1
     if isinstance(node, yaml.ScalarNode) and (half := re.search("[\ud800-\udfff]", node.value)):
-        raise R2VError(f"line {node.start_mark.line + 1} holds half a character, {half[0]!a}; leave it out")
+        raise R2VError(f"line {node.start_mark.line + 1} holds half of a character, {half[0]!a}; remove it")
     for item in node.value if isinstance(node, yaml.CollectionNode) else ():
         for part in item if isinstance(item, tuple) else (item,):
             left = _refuse_growth(part, left)

@@ -38,7 +38,7 @@ class Line(Section):
         try:
             re.compile(value)
         except re.error as error:
-            raise ValueError(f"no regular expression ({error})") from None
+            raise ValueError(f"not a regular expression ({error})") from None
         return value
 
 

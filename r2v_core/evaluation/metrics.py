@@ -152,7 +152,7 @@ def tally(episodes: pd.DataFrame, steps: pd.DataFrame) -> Tally:
         R2VError: if there are no episodes, or a labelled step's probability is outside [0, 1].
     """
     if episodes.empty:
-        raise R2VError("no episodes to compute metrics from")
+        raise R2VError("no episodes to compute metrics from; materialise an evaluation first")
     tasks = tuple(sorted(episodes["task_id"].unique()))
     zs = tuple(sorted(int(z) for z in episodes["z"].unique()))
     row = {task: i for i, task in enumerate(tasks)}

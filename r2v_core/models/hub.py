@@ -68,7 +68,9 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
         staging.rename(target)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise R2VError(f"could not write the converted model to {target}: {error}") from error
+        raise R2VError(
+            f"can't write the converted model to {target}; check free space and permissions: {error}"
+        ) from error
 
 
 @contextmanager
@@ -187,7 +189,7 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
         with quiet_loading():
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (OSError, ValueError, RuntimeError) as error:
-        raise R2VError(f"{folder}: no LoRA adapter that fits this model ({str(error).splitlines()[0]})") from error
+        raise R2VError(f"{folder}: not a LoRA adapter that fits this model ({str(error).splitlines()[0]})") from error
     # ours name the model as configs do; on saving, peft looks that name up, on the hub if it is no folder
     wrapped.peft_config["default"].base_model_name_or_path = getattr(model, "name_or_path", None)
     return wrapped
@@ -224,4 +226,4 @@ def merge(wrapped: Any, *, quantized: bool) -> Any:
 
 def _cannot_load(name: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0]
-    return f"slm.model: '{name}' could not be loaded ({reason}); check the name, the network, or give a local path"
+    return f"slm.model: '{name}' could not be loaded ({reason}); check the name and the network, or give a local path"

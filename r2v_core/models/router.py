@@ -79,7 +79,8 @@ def label_name(rows: Sequence[RouterRow]) -> str:
     names = sorted({row.label_name for row in rows})
     if len(names) > 1:
         raise R2VError(
-            f"rows are labelled by {' and by '.join(names)}; a router learns one; materialise 'router_features'"
+            f"rows are labelled by {' and by '.join(names)}, and a router learns from one label; materialise "
+            "'router_features' again"
         )
     return names[0] if names else PROGRESS
 

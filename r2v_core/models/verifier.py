@@ -187,7 +187,9 @@ class Verifier:
         try:
             info = VerifierInfo.model_validate_json((directory / INFO).read_text(encoding="utf-8"))
         except (OSError, ValidationError) as error:
-            raise R2VError(f"{directory / INFO}: no trained verifier there ({str(error).splitlines()[0]})") from error
+            raise R2VError(
+                f"{directory / INFO}: no trained verifier there ({str(error).splitlines()[0]}); materialise 'verifier'"
+            ) from error
         if info.base != slm.model:
             raise R2VError(f"{directory}: a verifier of '{info.base}', but slm.model is '{slm.model}'; train it again")
         model = build(slm, cache, info.layers)

@@ -43,7 +43,7 @@ def _block(purpose: Purpose, count: int, partition_seed: int, key: str) -> list[
     if partition_seed < 0:
         raise R2VError(f"The partition seed is {partition_seed}; use 0 or more")
     if count > BLOCK:
-        raise R2VError(f"{key} = {count}: at most {BLOCK} are kept apart from other purposes")
+        raise R2VError(f"{key} = {count}: use at most {BLOCK}, which are kept apart from other purposes")
     start = partition_seed * _SPAN + get_args(Purpose).index(purpose) * BLOCK
     return list(range(start, start + count))
 

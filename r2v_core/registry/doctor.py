@@ -158,11 +158,11 @@ def _directory(directory: Path, project: Path, runs: dict[str, tuple[Any, ...]])
         yield Finding("outdated", run_id, where, "the manifest changed after it was registered", fix)
     elif manifest.status == "done" and _has_episodes(directory) and row[4] != row[5]:
         detail = f"the manifest counts {row[4]} episodes, {row[5]} are readable in the file"
-        yield Finding("wrong_count", run_id, where, detail, "look at the file; broken lines are named by a rebuild")
+        yield Finding("wrong_count", run_id, where, detail, "look at the file; r2v registry rebuild names broken lines")
     if manifest.status == "running" and is_dead(directory, manifest):
         yield Finding(
-            "dead_run", run_id, where, "running by its manifest, but nothing works on it",
-            "run its stage again to take it up, or: r2v registry doctor --mark-partial",
+            "dead_run", run_id, where, "running according to its manifest, but no process works on it",
+            "run its stage again to resume it, or: r2v registry doctor --mark-partial",
         )  # fmt: skip
 
 
@@ -194,24 +194,28 @@ def mark_partial(directory: Path) -> RunManifest:
     Raises:
         R2VError: if the run is not a dead one any more.
     """
-    marked = end_partial(directory, "its process ended without a word; marked partial by r2v registry doctor")
+    marked = end_partial(directory, "its process ended without a message; marked partial by r2v registry doctor")
     if marked is not None:
         return marked
     manifest = read_manifest(directory)
     if manifest.status != "running":
         raise R2VError(f"run '{manifest.run_id}' is {manifest.status}, not running; nothing to mark")
-    raise R2VError(f"{directory}: another process writes this run; it is alive")
+    raise R2VError(f"{directory}: another process is still writing this run; wait for it or end it")
 
 
 def _interrupted_merges(project: Path, roots: Iterable[str | Path]) -> Iterator[Finding]:
     for root in roots:
         for file in sorted((project / root).rglob(f".*{MERGE_TMP}")):
             yield Finding(
-                "interrupted_merge", None, relative(file, project), "half of a merged file", "delete it, merge again"
+                "interrupted_merge",
+                None,
+                relative(file, project),
+                "an unfinished merged file",
+                "delete it and merge again",
             )
         for directory in sorted((project / root).rglob(f"{PREFIX}*/")):
             if directory.is_dir() and not (directory / MANIFEST_NAME).exists():
                 yield Finding(
                     "interrupted_merge", directory.name, relative(directory, project),
-                    "a merge that did not get as far as its manifest", "delete the directory, merge again",
+                    "a merge that ended before it wrote its manifest", "delete the directory and merge again",
                 )  # fmt: skip

@@ -103,7 +103,10 @@ def export(episodes: Iterable[Episode], output: Path, form: str, successful: boo
                 file.write(line + "\n")
         if not counts["records"]:
             left_out = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
-            raise R2VError(f"nothing to export: no episode teaches anything ({left_out or 'there are none'})")
+            raise R2VError(
+                f"nothing to export: no episode teaches anything ({left_out or 'there are none'}); choose other runs, "
+                "stages or splits"
+            )
         temporary.replace(output)
     except OSError as error:
         raise R2VError(f"--output {output}: can't be written ({error.strerror or error})") from None

@@ -203,7 +203,7 @@ def _all_lines(files: list[Path], problems: list[str]) -> Iterator[tuple[Path, i
             for number, _, text, _ in lines(file):
                 yield file, number, text
         except (OSError, EOFError, zlib.error) as error:
-            problems.append(f"{file}: not readable to its end ({error}); what stands before is taken")
+            problems.append(f"{file}: can't be read to its end ({error}); the part before that is imported")
 
 
 def read_episode(text: bytes, entry: Entry, number: int) -> Episode:

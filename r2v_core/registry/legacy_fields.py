@@ -200,7 +200,7 @@ def _verdict(value: Any) -> bool:
         return bool(value)
     if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "1", "0"):
         return value.lower() in ("true", "yes", "1")
-    raise ValueError("success: no verdict (true or false) in it")
+    raise ValueError("success: not a verdict; write true or false")
 
 
 def _step(old: Any, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -210,7 +210,7 @@ def _step(old: Any, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
     record = dict(old)
     action, action_rest = _as_text(_take(record, "action", "raw_action", "action_text"))
     if action is None:
-        raise ValueError(f"steps.{index}.action: no text in it")
+        raise ValueError(f"steps.{index}.action: not a text")
     seen = _take(record, "observation", "obs", "state")
     if isinstance(seen, dict) and set(seen) <= {"state", "feedback"} and isinstance(seen.get("state"), str):
         observation, observation_rest = seen, None
@@ -253,12 +253,12 @@ def episode(old: dict[str, Any], entry: Entry, number: int) -> dict[str, Any]:
         ValueError: if it has no list of steps, a step has no action, or there is no verdict.
     """
     if (name := foreign_format(old)) is not None:
-        raise ValueError(f"{name} is not read: write steps with an action each, and success")
+        raise ValueError(f"{name} can't be read; write 'steps' with an action each, and 'success'")
     record = dict(old)
     metadata = dict(found) if isinstance(found := record.pop("metadata", None), dict) else {}
     given = _take(record, "steps", "trajectory", "history")
     if not isinstance(given, list):
-        raise ValueError("steps: no list of steps")
+        raise ValueError("steps: not a list of steps")
     steps, rests = [], {}
     for index, step in enumerate(given):
         new, rest = _step(step, index)

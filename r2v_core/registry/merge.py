@@ -103,10 +103,12 @@ def plan(
         con.unregister("merge_order")
         con.unregister("merge_kept")
     if not files:
-        raise R2VError(f"nothing to merge: no episode in {', '.join(wanted)}")
+        raise R2VError(f"nothing to merge: no episode in {', '.join(wanted)}; choose other runs")
     if (unknown := np.ma.getmaskarray(table["copy"])).any():
         run_id = wanted[int(table["rank"][np.flatnonzero(unknown)[0]])]
-        raise R2VError(f"run '{run_id}': the registry does not say what its episodes are copies of: r2v registry sync")
+        raise R2VError(
+            f"run '{run_id}': the registry does not say what its episodes are copies of; run: r2v registry sync"
+        )
     other_rows = np.asarray(table["other"], bool)
     held_rows = np.asarray(table["held"], bool) & ~other_rows
     kept = ~held_rows & ~other_rows & np.asarray(table["copy"], bool)

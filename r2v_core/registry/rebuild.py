@@ -91,5 +91,5 @@ def _choose(project: Path, directories: Iterable[Path], report: RebuildReport) -
         is_home = relative(directory, project) == manifest.output_dir
         kept, left = (directory, other) if is_home else (other, directory)
         chosen[manifest.run_id] = kept
-        report.problems.append(f"{left}: run id '{manifest.run_id}' again; the copy in {kept} was registered")
+        report.problems.append(f"{left}: run id '{manifest.run_id}' occurs twice; the copy in {kept} was registered")
     return list(chosen.values())

@@ -47,8 +47,8 @@ class Bundle(BaseModel):
     metrics: dict[str, float | None] = Field(
         default_factory=dict, description="this run's row of the main table, for readers; not read back"
     )
-    episodes: dict[str, list[Any]] = Field(description="column → values, one entry an episode")
-    steps: dict[str, list[Any]] = Field(description="column → values, one entry a step; 'episode' is the position")
+    episodes: dict[str, list[Any]] = Field(description="column → values, one entry per episode")
+    steps: dict[str, list[Any]] = Field(description="column → values, one entry per step; 'episode' is the position")
 
     @property
     def part(self) -> Literal["main", "sweep", "ablation"]:

@@ -45,6 +45,8 @@ def unpack(path: Path, folder: Path) -> list[Path]:
         text = lzma.decompress(path.read_bytes()).decode("utf-8")
         bundles = [Bundle.model_validate_json(line) for line in text.splitlines()]
     except (OSError, lzma.LZMAError, ValueError) as error:
-        raise R2VError(f"{path}: no packed run bundles ({str(error).splitlines()[0]})") from error
+        raise R2VError(
+            f"{path}: not packed run bundles ({str(error).splitlines()[0]}); name a file *{SUFFIX}"
+        ) from error
     folder.mkdir(parents=True, exist_ok=True)
     return [write_bundle(bundle, folder) for bundle in bundles]

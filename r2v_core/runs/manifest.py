@@ -126,7 +126,7 @@ def read_manifest(run_dir: Path) -> RunManifest:
     """
     path = run_dir / MANIFEST_NAME
     if path.exists() and not path.is_file():
-        raise R2VError(f"{path}: a run manifest is a file; move away what is there")
+        raise R2VError(f"{path}: not a file; move it away, as the run's manifest belongs there")
     try:
         return read_record(RunManifest, path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:

@@ -92,7 +92,7 @@ def read_parquet(path: Path, model: type[T]) -> Iterator[T]:
         with pq.ParquetFile(path) as file:
             schema, found = file.schema_arrow, file_version(file.schema_arrow)
             if (said := (schema.metadata or {}).get(b"record", model.__name__.encode()).decode()) != model.__name__:
-                raise R2VError(f"{path}: a file of {said} records, not of {model.__name__}")
+                raise R2VError(f"{path}: holds {said} records instead of {model.__name__} ones; name another file")
             check_version(model.__name__, found, path)
             older = found < known
             if older:

@@ -105,7 +105,7 @@ class Records(Generic[K, T]):
     def _compare(self, key: K, before: T, after: T) -> None:
         if not self.same(before, after):
             self.report.log(
-                f"warning: {key}, made again to complete its chunk, came out another way (the one on disk is kept): "
-                "the environment or the teacher does not repeat itself, so a resumed run need not equal one that ran "
-                "through"
+                f"warning: {key}, made again to complete its chunk, came out differently (the one on disk is kept): "
+                "the environment or the teacher does not repeat itself, so a resumed run may differ from an "
+                "uninterrupted one"
             )

@@ -152,7 +152,7 @@ def group(limits: Limits) -> Iterator[Group]:
     try:
         made = _made(place, limits)
     except OSError as error:
-        raise R2VError(f"no control group can be made for a box: {error}") from None
+        raise R2VError(f"can't make a control group that limits a sandbox: {error}") from None
     try:
         yield made
     finally:

@@ -60,7 +60,7 @@ def make_app(service: Service, about: Mapping[str, Any], key: str | None = None)
         try:
             body = json.loads(await request.body())
         except (ValueError, RecursionError):
-            raise ApiError(400, "the request's body is no JSON") from None
+            raise ApiError(400, "the request's body is not JSON") from None
         messages, name = check_request(body, service.name), check_name(request.headers.get(EPISODE))
         try:
             answer = await run_in_threadpool(service.answer, messages, name)
@@ -97,7 +97,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     known = "POST /v1/chat/completions, GET /v1/models, GET /health"
-    what = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}; there are {known}")
+    what = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}; use {known}")
     return JSONResponse(what.body, error.status_code, error.headers)
 
 

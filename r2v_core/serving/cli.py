@@ -38,14 +38,14 @@ def serve(
         typer.Option(metavar="KEY=VALUE", help="an option of that teacher, as in teacher.options; repeat for more"),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="address to listen at; any but the loopback wants $R2V_SERVE_KEY")
+        str, typer.Option(help="address to listen on; any but the loopback needs $R2V_SERVE_KEY")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free one")] = 8000,
     log: Annotated[
         Path | None,
         typer.Option(help="file of the decisions (default: decisions.jsonl in a new folder of <outputs>/serve)"),
     ] = None,
-    log_messages: Annotated[bool, typer.Option("--log-messages", help="log what was said, too")] = False,
+    log_messages: Annotated[bool, typer.Option("--log-messages", help="also log the messages")] = False,
 ) -> None:
     """Serve a trained small model, its router and a teacher at one address that speaks OpenAI's protocol.
 

@@ -172,8 +172,8 @@ def _warnings(config: Config, trained: Partition, served: Partition) -> list[str
     found = []
     if served.teacher != trained.teacher:
         found.append(
-            f"the threshold was calibrated with teacher '{trained.teacher}'; with '{served.teacher}' nothing that is "
-            "said of it is promised"
+            f"the threshold was calibrated with teacher '{trained.teacher}'; what is said of it does not hold for "
+            f"'{served.teacher}'"
         )
     if config.evaluation.router_threshold is not None:
         found.append("the threshold is evaluation.router_threshold, not the router's own; nothing is certified for it")

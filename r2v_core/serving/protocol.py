@@ -16,7 +16,7 @@ _REFUSED = {
     "stream": "a reply is one short action and comes whole; leave 'stream' out",
     "tools": "actions are text; leave 'tools' out and tell the agent in its messages what it can do",
     "functions": "actions are text; leave 'functions' out and tell the agent in its messages what it can do",
-    "logprobs": "a reply may be the teacher's, which tells none; leave 'logprobs' out",
+    "logprobs": "a reply may be the teacher's, which has none; leave 'logprobs' out",
 }
 _UNANSWERED = {"refused": 422, "unavailable": 503, "failed": 502}
 
@@ -42,7 +42,7 @@ def check_request(body: Any, model: str) -> Any:
     if body.get("model") != model:
         raise ApiError(
             404,
-            f"model: there is no {body.get('model')!r} here, only '{model}' (GET /v1/models)",
+            f"model: {body.get('model')!r} is not served here; use '{model}' (GET /v1/models)",
             "model_not_found",
             "model",
         )

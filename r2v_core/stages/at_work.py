@@ -71,7 +71,7 @@ def wait_for(run: UpstreamRun, log: Callable[[str], None], check: Callable[[], N
         check()
         time.sleep(POLL_S)
     manifest = read_manifest(run.directory)
-    what = "its result is used" if manifest.status == "done" else "it is taken up from there"
+    what = "its result is used" if manifest.status == "done" else "it is resumed from there"
     log(f"run {manifest.run_id} ended as {manifest.status}; {what}")
     return manifest
 

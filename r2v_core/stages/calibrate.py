@@ -15,7 +15,7 @@ from r2v_core.models.labels import LABELS, PROGRESS
 
 def calibrate(
     teacher_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="wanted share of steps that the teacher plays, e.g. 0.2")
+        float, typer.Option(min=0.0, max=1.0, help="share of steps that the teacher is to play, e.g. 0.2")
     ],
     partition: Annotated[
         str, typer.Option(help="<benchmark>:<teacher>|<seed>, in quotes; its newest finished router is read")

@@ -106,12 +106,12 @@ def partition_config(
     if not path:
         if not (project / DEFAULT_PATH).is_file():
             raise R2VError(
-                f"{project} is not a project: no {DEFAULT_PATH} there; cd to the project, or set R2V_PROJECT"
+                f"{project} is not a project, as it has no {DEFAULT_PATH}; cd to the project, or set R2V_PROJECT"
             )
         listed = load_experiments(project / DEFAULT_PATH).experiments
         if partition.experiment not in listed:
             raise R2VError(
-                f"{DEFAULT_PATH} has no experiment '{partition.experiment}', so nobody knows its config; list it, or "
+                f"{DEFAULT_PATH} has no experiment '{partition.experiment}', so its config is unknown; list it, or "
                 f"say which file: --config configs/….yaml.{nearest(partition.experiment, listed)}"
             )
         path = listed[partition.experiment].config

@@ -41,7 +41,10 @@ def base_input(
     directory = _find(stage, loaded, project, named)
     base = read_manifest(directory)
     if (base.stage, base.partition) != (stage.name, partition.key):
-        raise R2VError(f"--extend {named} is {base.stage} of '{base.partition}', not {stage.name} of '{partition.key}'")
+        raise R2VError(
+            f"--extend {named} is {base.stage} of '{base.partition}', not {stage.name} of '{partition.key}'; name a "
+            "run of that"
+        )
     if base.status != "done":
         raise R2VError(f"--extend {named} is '{base.status}', not done; the same command without --extend finishes it")
     for key in stage.extends:

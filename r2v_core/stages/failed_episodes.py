@@ -42,7 +42,7 @@ class Failures:
         if self.errors > math.ceil(round(share * self.total, 9)):
             raise R2VError(
                 f"{self.errors} of {self.total} episodes ended in an error, and episodes.max_error_share is {share:g}; "
-                f"{episode.episode_id}: {episode.error}. Once that is mended, the same command with "
+                f"{episode.episode_id}: {episode.error}. Once that is fixed, the same command with "
                 "episodes.retry_errors=true among its overrides plays them again"
             )
 

@@ -68,15 +68,15 @@ def imported_run(
     """
     if suite is None:
         raise R2VError(
-            f"{file}: partition '{partition.key}' has no task suite, so nobody can tell which templates it holds out; "
-            f"make it first:\n  python -m r2v_core.stages.task_suite --partition '{partition.key}'"
+            f"{file}: partition '{partition.key}' has no task suite, so which templates it holds out is unknown; make "
+            f"it first:\n  python -m r2v_core.stages.task_suite --partition '{partition.key}'"
         )
     read = _read(file, partition, teacher)
     kept, counts = _for_training(read, list(JsonlStore(suite.artifact("tasks"), Task)))
     if not kept:
         raise R2VError(
             f"{file}: nothing is left of {len(read)} episodes ({counts['held_out']} are of templates that "
-            f"'{partition.key}' holds out, {counts['other_split']} of another split)"
+            f"'{partition.key}' holds out, {counts['other_split']} of another split); name a file with others"
         )
     digest = digest_of([stage, episodes_digest(kept), suite.manifest.digest])
     directory = project / paths.data / "runs" / f"import_{stage}_{partition.benchmark}_{digest[:12]}"

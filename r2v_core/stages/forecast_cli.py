@@ -76,13 +76,13 @@ def plan(
     shown = [name for name in (*ADDED, *MEASURED) if any(row[name] for row in rows)]
     table = [*rows, {"asset": "left to do", "state": f"{len(left)} of {len(rows)}", **total}]
     print_table([_rounded(row) for row in table], ["asset", "state", *shown])
-    suite = "as made" if "task_suite" in made else "one a template of benchmark.splits"
+    suite = "as made" if "task_suite" in made else "one per template of benchmark.splits"
     say(
         "",
         f"tasks ({suite}): " + ", ".join(f"{n} {split}" for split, n in tasks.items() if n),
-        "Counts are upper bounds: no episode ends before benchmark.max_steps, nothing is shared, nothing asked twice.",
+        "Counts are upper bounds: every episode counts as benchmark.max_steps steps, and nothing is reused.",
         money,
-        "Ablations are not among them.",
+        "Ablations are not included.",
     )
     unknown = [row["asset"] for row in left if row["asset"] not in by]
     for asset, run in by.items():
@@ -158,7 +158,9 @@ def _money(config: Config, partition: Partition, project: Path) -> str:
     if price is not None and price.input == price.output == 0:
         return f"The teacher '{partition.teacher}' costs nothing."
     limits = config.teacher.limits
-    cost = f"The teacher '{partition.teacher}' costs {price or 'what nobody knows (configs/prices.yaml)'}"
+    cost = (
+        f"The teacher '{partition.teacher}' costs {price or 'an unknown amount (add its price to configs/prices.yaml)'}"
+    )
     if limits.budget_usd:
         return f"{cost}; a run of a stage spends ${limits.budget_usd:g} at most (teacher.limits.budget_usd)."
     if limits.budget_calls:

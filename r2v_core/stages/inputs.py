@@ -121,7 +121,9 @@ class _Search:
             directory = self._import(directory, role, upstream)
         manifest = read_manifest(directory)
         if upstream not in _origins(manifest):
-            raise R2VError(f"--input {role}={directory} is a run of '{manifest.stage}', not of '{upstream}'")
+            raise R2VError(
+                f"--input {role}={directory} is a run of '{manifest.stage}'; name one of '{upstream}' instead"
+            )
         if manifest.status != "done":
             raise R2VError(f"--input {role}={directory} is '{manifest.status}', not done; finish it first")
         if why := self._disagreement(STAGES[upstream], manifest):
@@ -144,7 +146,7 @@ class _Search:
         todays = self._todays(upstream, agreeing)
         if todays is None:
             log.warning(
-                "%s: no %s of %s is as today's config and inputs would make it; the newest one is read, %s",
+                "%s: no %s of %s matches the current config and inputs; the newest one is read, %s",
                 stage.asset,
                 upstream.asset,
                 self.partition.key,

@@ -76,8 +76,8 @@ def merged_inputs(
         return {}
     if suite is None:
         raise R2VError(
-            f"data.merge: partition '{partition.key}' has no task suite, so nobody can tell which templates it holds "
-            f"out; make it first:\n  python -m r2v_core.stages.task_suite --partition '{partition.key}'"
+            f"data.merge: partition '{partition.key}' has no task suite, so which templates it holds out is unknown; "
+            f"make it first:\n  python -m r2v_core.stages.task_suite --partition '{partition.key}'"
         )
     request = Request(
         roles=list(stage.merged),
@@ -137,7 +137,9 @@ def _prepare(con: Connection, request: Request) -> dict[str, Merge]:
     held_out = held_out_templates(suite)
     trajectories = prepare(con, project, ids, where=where, held_out=held_out, suite=tasks)
     if not trajectories.n_episodes:
-        raise R2VError(f"nothing is left: every episode is of a template that '{request.partition}' holds out")
+        raise R2VError(
+            f"nothing is left: every episode is of a template that '{request.partition}' holds out; name other runs"
+        )
     perturbed = prepare(con, project, _perturb_runs(con, ids), deduplicate=False, copies_of=trajectories, suite=tasks)
     if not perturbed.n_episodes:
         raise R2VError(

@@ -104,7 +104,7 @@ def run(ctx: StageContext) -> StageResult:
     jobs = plan_jobs(ctx)
     episodes = record_episodes(ctx, jobs, player(ctx), chunk=ctx.config.agent.parallel)
     if not episodes:
-        ctx.report.log("training.verifier.on_policy.episodes is 0: nothing is played, and nobody reads this run")
+        ctx.report.log("training.verifier.on_policy.episodes is 0: nothing is played, and no stage reads this run")
         write_records(ctx.run_dir / TRAJECTORIES, episodes)
     write_atomic(ctx.run_dir / "preview.md", _preview(episodes))
     result = finish_episodes(ctx, episodes, preview="preview.md")

@@ -61,8 +61,8 @@ def proposing(ctx: StageContext, scope: Scope) -> Iterator[Proposer]:
     yield proposer
     proposer.memory = Memory(Proposal)
     ctx.report.log(
-        f"{proposer.asked - asked} proposals asked for, {proposer.computed - computed} computed; the others met a "
-        "known context"
+        f"{proposer.asked - asked} proposals requested, {proposer.computed - computed} computed; the others were for "
+        "known contexts"
     )
 
 

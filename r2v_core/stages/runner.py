@@ -66,7 +66,7 @@ def execute(spec: StageSpec, report: Reporter) -> RunManifest:
     run_dir = Path(spec.run_dir)
     if processes.count() > 1 and not get_stage(spec.stage).shared:
         raise R2VError(
-            f"stage '{spec.stage}' runs in one process, not in {processes.count()}; start it without launcher"
+            f"stage '{spec.stage}' runs in one process, not in {processes.count()}; start it without a launcher"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / LOCK_NAME, timeout=LOCK_S)
@@ -119,7 +119,7 @@ def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunMani
     except (KeyboardInterrupt, Stopped) as stop:
         error = str(stop) or "stopped by SIGINT"
         _end_early(manifest, run_dir, began, status="partial", error=error)
-        report.log(f"{error}; what is done lies in {manifest.output_dir}, the same command takes it up from there")
+        report.log(f"{error}; what is done is kept in {manifest.output_dir}, and the same command resumes it")
         if isinstance(stop, Stopped):
             stop.told = True
         raise

@@ -244,7 +244,7 @@ def run(ctx: StageContext) -> StageResult:
     router.save(ctx.run_dir)
     found = diagnose(router, validation_rows, ctx.seed)
     if found["collapsed"]:
-        ctx.report.log("warning: the router says nearly the same probability everywhere; see diagnostics.json")
+        ctx.report.log("warning: the router gives nearly the same probability everywhere; see diagnostics.json")
     write_atomic(ctx.run_dir / "diagnostics.json", json.dumps(found, indent=2) + "\n")
     _write_validation(router, validation_rows, ctx)
     pictures = ["training.png", "reliability.png"]

@@ -86,6 +86,6 @@ def _summary(slm: SLMConfig, games: Sequence[str], episodes: Sequence[Episode], 
 
 
 def _switched_off(ctx: StageContext) -> StageResult:
-    ctx.report.log("benchmark.splits.teacher is 0: nobody is trained, and nobody reads this run")
+    ctx.report.log("benchmark.splits.teacher is 0: no teacher is trained, and no stage reads this run")
     write_atomic(ctx.run_dir / "preview.md", "Switched off: `benchmark.splits.teacher` is 0.\n")
     return StageResult(digest=digest_of([]), artifacts={"games": GAMES, "preview": "preview.md"})

@@ -136,7 +136,7 @@ class Api:
                 return reply
             if reply.note and reply.note not in self._noted and len(self._noted) < MOST_NOTES:
                 self._noted.add(reply.note)
-                self.log(f"warning: {self.where}: {reply.note} (said once)")
+                self.log(f"warning: {self.where}: {reply.note} (reported once)")
             self.cache.put(request, reply)
         return reply
 

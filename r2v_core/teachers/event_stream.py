@@ -37,7 +37,7 @@ def whole(content: bytes, redacted: Callable[[str], str]) -> bytes:
         try:
             event = json.loads(data)
         except (ValueError, RecursionError):
-            raise Transient("an event of the streamed answer is no JSON") from None
+            raise Transient("an event of the streamed answer is not JSON") from None
         event = event if isinstance(event, dict) else {}
         if event.get("error"):
             raise Transient(f"an error came in the streamed answer ({redacted(json.dumps(event['error']))[:300]})")

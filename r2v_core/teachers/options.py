@@ -20,7 +20,9 @@ class ExpertOptions(Section):
 class ApiOptions(Section):
     """A model behind an API; Anthropic's takes no temperature."""
 
-    max_tokens: Positive = Field(512, description="tokens generated at most for one reply, reasoning included")
+    max_tokens: Positive = Field(
+        512, description="largest number of tokens generated for one reply, reasoning included"
+    )
     history_steps: Count = Field(
         10, description="latest steps shown with what was seen and done; earlier ones by their actions only"
     )
@@ -42,7 +44,7 @@ class LocalOptions(Section):
     )
     max_tokens: Positive = Field(256, description="tokens generated at most for one reply")
     history_steps: Count = Field(4, description="latest steps shown with what was seen and done")
-    max_prompt_tokens: Positive = Field(1024, description="earlier steps are dropped to stay below this, tokens")
+    max_prompt_tokens: Positive = Field(1024, description="largest number of tokens; earlier steps are dropped")
     batch_size: Positive = Field(16, description="prompts generated for together")
     quantization: Literal["none", "4bit"] = Field("none", description="4bit needs a CUDA GPU and bitsandbytes")
     engine: str = Field("transformers", description="what samples, a name of r2v_core.engines")

@@ -32,7 +32,7 @@ class Price(BaseModel):
         if self.input == self.output == 0:
             return "nothing"
         when = f", as of {self.as_of}" if self.as_of else ""
-        return f"${self.input:g} in, ${self.output:g} out a million tokens{when}"
+        return f"${self.input:g} in, ${self.output:g} out per million tokens{when}"
 
     def of(self, tokens_in: int, tokens_out: int) -> float:
         """Dollars for so many tokens."""

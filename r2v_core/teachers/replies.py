@@ -68,7 +68,7 @@ def read_reply(
     tokens_in, tokens_out = believed(counted_in, highest_tokens(messages)), believed(counted_out, max_tokens)
     if tokens_in is None or tokens_out is None:
         wrong = counted_in if tokens_in is None else counted_out
-        notes.append(f"the reply's token count can't be {repr(wrong)[:40]}: the most it can have taken is booked")
+        notes.append(f"the reply's token count can't be {repr(wrong)[:40]}: the largest possible count is charged")
     return Reply(
         text="" if withheld else where.redacted(text),
         tokens_in=highest_tokens(messages) if tokens_in is None else tokens_in,
@@ -120,7 +120,7 @@ def text_of(said: Any) -> str:
             raise Unreadable("the reply's content has no part with text")
         said = "".join(text for text in texts if isinstance(text, str))
     if not isinstance(said, str):
-        raise Unreadable(f"the reply's content is {repr(said)[:40]}, no text")
+        raise Unreadable(f"the reply's content is {repr(said)[:40]}, not text")
     return _SURROGATES.sub("\ufffd", said)
 
 

@@ -34,7 +34,7 @@ def _check(name: str, limits: TeacherLimitsConfig, role: str, project: Path) -> 
     price = load_prices(project).find(entry.provider, entry.model)
     if price is not None and price.input == price.output == 0:
         return
-    cost = price or "at a price nobody knows"
+    cost = price or "at an unknown price"
     raise R2VError(
         f"{role} '{name}' costs money ({entry.provider} {entry.model}, {cost}), and no budget is set; set "
         f"{role}.limits.budget_usd or {role}.limits.budget_calls, per run (0: no limit)"

@@ -44,7 +44,7 @@ def check_targets(model: torch.nn.Module, lora: LoRAConfig) -> None:
     for target in lora.target_modules:
         if target not in names:
             raise R2VError(
-                f"training.lora.target_modules: this model has no linear layer '{target}'; it has: "
+                f"training.lora.target_modules: this model has no linear layer '{target}'; choose from "
                 f"{', '.join(sorted(names - {'lm_head', 'heads'}))}"
             )
 
@@ -60,9 +60,15 @@ def load_weights(model: Any, folder: Path) -> None:
     try:
         outcome = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
     except RuntimeError as error:
-        raise R2VError(f"{folder}: does not fit this model ({str(error).splitlines()[0]})") from error
+        raise R2VError(
+            f"{folder}: does not fit this model ({str(error).splitlines()[0]}); set slm.model to the one it was "
+            "trained on"
+        ) from error
     if outcome.unexpected_keys:
-        raise R2VError(f"{folder}: does not fit this model, which has no '{outcome.unexpected_keys[0]}'")
+        raise R2VError(
+            f"{folder}: does not fit this model, which has no '{outcome.unexpected_keys[0]}'; set slm.model to the one "
+            "it was trained on"
+        )
 
 
 def save_adapter(model: Any, folder: Path, base_name: str) -> None:

@@ -39,7 +39,7 @@ def wandb_settings(training: TrainingConfig) -> Wandb:
     """
     asked = os.environ.get("WANDB_MODE") or training.wandb
     if asked not in MODES:
-        raise R2VError(f"WANDB_MODE={asked}: disabled, offline or online.{nearest(asked, MODES)}")
+        raise R2VError(f"WANDB_MODE={asked}: use disabled, offline or online.{nearest(asked, MODES)}")
     mode = MODES[asked]
     if mode == "online" and not _has_credentials():
         raise R2VError(

@@ -160,7 +160,9 @@ def train_verifier(
 
     heads, weights = class_weights(training)
     for head in set(HEADS) - set(heads):
-        run.report.log(f"the {head} head has labels of one class only and is not trained; it answers as the other one")
+        run.report.log(
+            f"the {head} head has labels of one class only and is not trained; the other head answers for it"
+        )
     head_weight = torch.tensor([section.step_weight, section.outcome_weight])
     head_weight *= torch.tensor([head in heads for head in HEADS])
     collator = Collator(renderer)

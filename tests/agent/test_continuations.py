@@ -254,7 +254,7 @@ def test_a_continuation_that_fails_ends_alone_and_one_that_can_not_repeat_says_s
     report = Reporter("policy_rollouts", sink=said.append)
     drifts = dict.fromkeys(range(1, 99), "drifts")
     pairs = [(episode, starts_of(episode, Job("e", game.task), lambda *_: True))]
-    with pytest.raises(R2VError, match=r"came out another way.*training\.verifier\.on_policy\.episodes=0"):
+    with pytest.raises(R2VError, match=r"came out differently.*training\.verifier\.on_policy\.episodes=0"):
         list(with_continuations(pairs, N, partial(game.play, says=winning, odd=drifts), report, REMEDY))
     assert "continuations ended in an error and are left out" in said[-1]
     assert said[0].startswith("actions tried in e and later episodes 1/")

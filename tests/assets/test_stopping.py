@@ -94,7 +94,7 @@ def test_ctrl_c_ends_a_materialisation_without_tracebacks(project: Project) -> N
     assert "Traceback" not in said and "Stack Trace" not in said, said
     (manifest,) = manifests(project)
     assert (manifest.stage, manifest.status) == ("task_suite", "partial")
-    assert f"what is done lies in {manifest.output_dir}, and materialised again it goes on from there" in said
+    assert f"what is done is kept in {manifest.output_dir}; materialise it again to resume" in said
     assert only_run(project).status == dg.DagsterRunStatus.CANCELED
     wait_for(lambda: not processes(project), project, 10)
 
@@ -120,7 +120,7 @@ def test_the_demo_ends_in_one_line(project: Project, how: signal.Signals) -> Non
     assert process.wait(timeout=120) == 128 + how
     said = (project.root / "out.log").read_text()
     assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith(f"task_suite of {PARTITION} stopped by SIGTERM; what is done lies in ")
+    assert said.splitlines()[-1].startswith(f"task_suite of {PARTITION} stopped by SIGTERM; what is done is kept in ")
     assert [one.status for one in manifests(project)] == ["partial"] and manifest.output_dir in said
 
 
@@ -161,7 +161,7 @@ def test_the_ui_cancels_what_it_is_told_to_and_ends_with_all_it_started(project:
     assert not processes(project)
     said = (project.root / "out.log").read_text()
     assert "Traceback" not in said and said.splitlines()[-1] == (
-        f"stopped by SIGTERM: runs can be taken up by materialising again; {manifest.run_id}: stopped by SIGTERM"
+        f"stopped by SIGTERM: runs can be resumed by materialising again; {manifest.run_id}: stopped by SIGTERM"
     )
     assert [one.status for one in manifests(project)] == ["partial"]
     assert only_run(project).status == dg.DagsterRunStatus.CANCELED

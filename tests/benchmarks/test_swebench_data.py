@@ -56,12 +56,12 @@ def test_rows_of_the_official_data_set_are_read(tmp_path: Path) -> None:
     ("rows", "told"),
     [
         (["{"], r"rows\.jsonl:1: not a line of JSON"),
-        ([{**ROW, "patch": None}], "needs the text 'patch'"),
-        (["[1]"], "needs the text 'instance_id'"),
+        ([{**ROW, "patch": None}], "the instance has no text 'patch'"),
+        (["[1]"], "the instance has no text 'instance_id'"),
         ([{**ROW, "PASS_TO_PASS": "no list"}], "'PASS_TO_PASS' has to be a list"),
         ([{**ROW, "FAIL_TO_PASS": []}], "no test in FAIL_TO_PASS"),
-        ([ROW, ROW], "rows.jsonl:2: instance astropy__astropy-12907 is there twice"),
-        ([], "no instances in it"),
+        ([ROW, ROW], "rows.jsonl:2: instance astropy__astropy-12907 is listed twice; remove one of the two"),
+        ([], "holds no instances"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_with_its_line(tmp_path: Path, rows: list[Any], told: str) -> None:

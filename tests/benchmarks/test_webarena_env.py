@@ -251,5 +251,5 @@ def test_what_can_not_be_decided_says_so(opened: Any) -> None:
 
 @pytest.mark.parametrize("start", ["0", "https://example.org", "__WIKIPEDIA"])
 def test_tasks_start_on_their_sites(start: str, opened: Any) -> None:
-    with pytest.raises(R2VError, match=r"Task webarena-4 starts at '.*', which is on none of the sites"):
+    with pytest.raises(R2VError, match=r"Task webarena-4 starts at '.*', which is on none of its sites"):
         opened(4, start_url=start)

@@ -76,7 +76,7 @@ def test_files_of_another_format_are_refused(change: Any, words: list[str], tmp_
     told = str(caught.value)
     assert "\n" not in told and all(word in told for word in [str(path), *words]), told
     path.write_text("{")
-    with pytest.raises(R2VError, match="no WebArena task file"):
+    with pytest.raises(R2VError, match="not a WebArena task file"):
         read_file(path)
 
 

@@ -215,7 +215,7 @@ def nowhere(script: str) -> str:
 
 def test_the_shop_is_asked_for_orders_and_reviews(shop: Shop) -> None:
     sites = Sites({"shopping": shop.url})
-    with pytest.raises(R2VError, match="its list of orders has none"):
+    with pytest.raises(R2VError, match="lists no order, or not as"):
         call_helper("shopping_get_latest_order_url()", sites, nowhere)
     shop.orders += ["Oak Desk", "Wool Rug"]
     assert call_helper("shopping_get_latest_order_url()", sites, nowhere) == f"{shop.url}/sales/order/view/order_id/2/"
@@ -238,7 +238,7 @@ def test_the_post_of_a_page(url: str, post: str) -> None:
 def test_what_helpers_can_not_do_is_said_in_one_line(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     sites = Sites({"shopping": shop.url})
     for call, said in {
-        "__import__('os').system('true')": "is not known here; known: shopping_get_latest_order_url",
+        "__import__('os').system('true')": "an unknown function; known: shopping_get_latest_order_url",
         "reddit_get_post_url()": "takes 1 text",
     }.items():
         with pytest.raises(R2VError, match=said):

@@ -131,7 +131,7 @@ def test_a_partition_has_its_experiments_config_and_a_variant_folders_of_its_own
     assert partition_config(variant, "configs/base.yaml", (), root).config.paths.data == "data/shared"
     with pytest.raises(R2VError, match=r"no experiment 'textworld:expert@c'.*--config.*Did you mean"):
         partition_config(Partition.parse("textworld:expert@c|1"), None, (), root)
-    with pytest.raises(R2VError, match=r"is not a project: no configs/experiments\.yaml there; cd to the project"):
+    with pytest.raises(R2VError, match=r"is not a project, as it has no configs/experiments\.yaml; cd to the project"):
         partition_config(main, None, (), tmp_path / "configs")
 
 

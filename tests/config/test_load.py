@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2v_core.config import Config, config_snapshot, section
+from r2v_core.config.basefile import base_yaml
 from r2v_core.config.explain import schema_keys
 from r2v_core.config.secrets import is_secret
 from r2v_core.config.yamlfile import read_yaml
@@ -43,6 +44,18 @@ def test_base_yaml_has_every_key_with_the_schema_default() -> None:
     file = read_yaml(ROOT / "configs/base.yaml")
     assert file.data == Config().model_dump(mode="json")
     assert set(file.lines) == set(schema_keys(Config))
+
+
+def test_base_yaml_is_what_the_schema_makes() -> None:
+    written = (ROOT / "configs/base.yaml").read_text(encoding="utf-8")
+    assert written == base_yaml(), "configs/base.yaml differs from the schema; run 'make base-config'"
+
+
+def test_base_yaml_says_what_every_key_means() -> None:
+    text = " ".join(line.strip().removeprefix("# ") for line in base_yaml().splitlines())
+    meanings = {" ".join(node["description"].split()) for node in schema_keys(Config).values() if "description" in node}
+    unsaid = {meaning for meaning in meanings if meaning.removesuffix(".")[1:] not in text}
+    assert not unsaid
 
 
 @pytest.mark.parametrize("path", ["base", "mrp", "textworld/clean", "textworld/noisy.yaml"])

@@ -131,7 +131,7 @@ def test_the_script_is_a_distribution() -> None:
         ({"engine": "scripted", "engine_options": {"otherwise": []}}, "slm.engine_options.otherwise (engine scripted)"),
         (
             {"engine": "scripted", "engine_options": {"script": [{"when": "(", "say": ["a"]}]}},
-            "no regular expression",
+            "not a regular expression",
         ),
     ],
 )

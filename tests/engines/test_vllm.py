@@ -144,7 +144,7 @@ def test_what_is_reported_is_the_models_own_whatever_was_sampled_at(
 
 
 def test_a_name_that_nothing_is_served_under_is_refused(at_address: str, small: SLMConfig, model_cache: Path) -> None:
-    with pytest.raises(R2VError, match=f"served_as: {at_address} serves no 'other' .but {BASE}"):
+    with pytest.raises(R2VError, match=f"served_as: {at_address} does not serve 'other'; choose one of: {BASE}"):
         open_engine(request(small, "vllm", served_as="other"), model_cache)
 
 

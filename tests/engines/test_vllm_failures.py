@@ -52,7 +52,7 @@ def servers() -> list[psutil.Process]:
         ("silent", {"timeout_s": 0.5}, TransientError, "no answer within 0.5 s (slm.engine_options.timeout_s)"),
         ("few", {}, R2VError, "start vLLM with --max-logprobs=20"),
         ("scaled", {}, R2VError, "start vLLM with --logprobs-mode=raw_logprobs"),
-        ("none", {}, R2VError, "tells no log-probabilities"),
+        ("none", {}, R2VError, "returns no log-probabilities"),
     ],
 )
 def test_a_server_that_will_not_do_is_one_line_and_is_gone(
@@ -80,7 +80,7 @@ def test_a_server_that_dies_is_named_with_its_reason(start: Open) -> None:
     with pytest.raises(TransientError) as ended:
         engine.sample([PROMPT] * 6, list(range(6)), k=1, temperature=1.0, batch_size=6)
     assert "the vLLM server ended (MemoryError: no room for the cache); its log: " in str(ended.value)
-    assert "the same command goes on from here" in str(ended.value)
+    assert "run the same command again to continue" in str(ended.value)
 
 
 def test_a_server_ends_when_its_stage_is_killed(tmp_path: Path, tiny_slm: SLMConfig, model_cache: Path) -> None:

@@ -102,7 +102,7 @@ def test_missing_broken_and_foreign_verifiers_are_refused(
     with pytest.raises(R2VError, match=r"a verifier of .* but slm.model is 'other/model'"):
         Verifier.load(folder, SLMConfig(model="other/model"), model_cache)
     (folder / "adapter" / "adapter_model.safetensors").unlink()
-    with pytest.raises(R2VError, match="no LoRA adapter that fits"):
+    with pytest.raises(R2VError, match="not a LoRA adapter that fits"):
         Verifier.load(folder, tiny_slm, model_cache)
 
 

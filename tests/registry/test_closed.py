@@ -172,7 +172,7 @@ def test_fifos_links_and_loops_do_not_hold_sync_up(registry: DataRegistry, make_
     assert sorted(report.registered) == ["good", "piped"]
     assert {finding.run_id for finding in registry.doctor()} <= {"piped", None}
     assert registry.rebuild().n_runs == 2
-    with pytest.raises(R2VError, match="a run manifest is a file"):
+    with pytest.raises(R2VError, match="not a file; move it away"):
         read_manifest(folder / "runs/pipe")
 
 

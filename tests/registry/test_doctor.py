@@ -63,7 +63,7 @@ def test_dead_runs_are_told_from_live_ones_and_marked(registry: DataRegistry, ma
     registry.register(directory)
     with FileLock(directory / ".lock"):
         assert kinds(registry) == []
-        with pytest.raises(R2VError, match="it is alive"):
+        with pytest.raises(R2VError, match="is still writing this run"):
             mark_partial(directory)
     assert kinds(registry) == [("dead_run", "a")]
     assert mark_partial(directory).status == "partial"

@@ -95,7 +95,7 @@ def test_half_a_gzip_file_is_said(registry: DataRegistry, project: Path) -> None
     (folder / "trajectories.jsonl").unlink()
     (folder / "trajectories.jsonl.gz").write_bytes(gzip.compress((LINE + "\n").encode())[:-9])
     (problem, *_) = registry.import_legacy(path).problems
-    assert "trajectories.jsonl.gz: not readable to its end" in problem
+    assert "trajectories.jsonl.gz: can't be read to its end" in problem
 
 
 @pytest.mark.parametrize(("record", "name"), [
@@ -108,7 +108,7 @@ def test_other_formats_are_refused_by_name(registry: DataRegistry, project: Path
     path = lay_out(project, {RUN: ENTRY}, [json.dumps(record), LINE])
     report = registry.import_legacy(path)
     file = project / "data/runs" / RUN / "trajectories.jsonl"
-    assert report.problems == [f"{file}:1: {name} is not read: write steps with an action each, and success"]
+    assert report.problems == [f"{file}:1: {name} can't be read; write 'steps' with an action each, and 'success'"]
     assert report.episodes == {RUN: 1}
 
 

@@ -200,7 +200,7 @@ def test_packed_seeds_give_the_tables_of_their_bundles(make_episodes: Make, tmp_
     assert [pack([one for one in again.bundles if one.seed == seed], path).read_bytes()
             for seed, path in zip((1, 2), packed, strict=True)] == before  # fmt: skip
     packed[0].write_bytes(before[0][:-20])
-    with pytest.raises(R2VError, match=r"seed1.jsonl.xz: no packed run bundles"):
+    with pytest.raises(R2VError, match=r"seed1.jsonl.xz: not packed run bundles"):
         unpack(packed[0], tmp_path / "broken")
     with pytest.raises(R2VError, match=r"bundles.json: packed bundles are called"):
         pack(again.bundles, tmp_path / "bundles.json")

@@ -116,7 +116,7 @@ def test_every_number_of_a_router_names_its_label(make_rows: MakeRows) -> None:
         assert found[label]["label"] == label and f"is against the label '{label}': " in text
         assert ("mean benefit of a call" in text) == (label == "benefit")
     assert found["benefit"]["auc"] != found["progress"]["auc"]
-    with pytest.raises(R2VError, match="labelled by benefit and by progress; a router learns one"):
+    with pytest.raises(R2VError, match="labelled by benefit and by progress, and a router learns from one"):
         label_name([*make_rows(2), *benefit_rows(make_rows(2))])
 
 

@@ -61,4 +61,4 @@ def test_a_record_that_comes_out_another_way_is_kept_as_it_is_and_said(tmp_path:
         records(path, report).complete([chunk([], "a", "b", die_at="b")])
     done = records(path, report).complete([chunk([], "a", "b", value=1)])
     assert done["a"].value == 0 and done["b"].value == 1
-    assert sum("a, made again to complete its chunk, came out another way" in line for line in report.lines) == 1
+    assert sum("a, made again to complete its chunk, came out differently" in line for line in report.lines) == 1

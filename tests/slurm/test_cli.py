@@ -38,7 +38,7 @@ def test_doctor_finds_everything_in_order(ssh_project: SlurmProject) -> None:
         ({"cpu": {"partition": "nosuch"}}, ("partition 'nosuch'", "the cluster has all, cpu, gpu, urgent")),
         ({"gpu": {"gpu_type": "h9"}}, ("verifier: ", "GPUs of type h9", "gpu:a100")),
         ({"defaults": {"account": "nosuch"}}, ("account 'nosuch'", "sacctmgr")),
-        ({"login": {"host": "127.0.0.1", "port": 9}}, ("✗ login node: can't reach", "what follows needs")),
+        ({"login": {"host": "127.0.0.1", "port": 9}}, ("✗ login node: can't reach", "the checks below need this one")),
         ({"shared": "/proc/r2v"}, ("✗ shared folder: /proc/r2v can't be written here",)),
     ],
 )  # fmt: skip
@@ -89,7 +89,7 @@ def test_cancel_takes_the_jobs_that_are_named(project: SlurmProject) -> None:
     run = Materialization(project)
     run.says("is pending (JobHeldUser)")
     for others in (("--partition", "textworld:expert|2"), ("--all", "--asset", "bc_policy")):
-        assert r2v(project, "cancel", *others).stdout == "no such job waits or runs\n"
+        assert r2v(project, "cancel", *others).stdout == "no such job is waiting or running\n"
     done = r2v(project, "cancel", "--partition", PARTITION)
     job_id = project.records("collect")[0]["attempts"][0]["job_id"]
     assert done.stdout == f"cancelling job {job_id}: trajectory_run of {PARTITION}, pending\n", told(done)
@@ -114,7 +114,7 @@ def test_what_torch_sees_of_the_gpus() -> None:
     assert gpus_seen("0 0 cpu", "n1", 1) == "; n1 has no GPU device, so torch.cuda was not tried"
     assert gpus_seen("8 2 12.6", "n1", 2) == ", torch sees 2 GPUs (CUDA 12.6)"
     for line, why in (
-        ("8 0 cpu", "is a build for CPUs"),
+        ("8 0 cpu", "is a build for CPUs. Install one"),
         ("8 1 12.6", "is built for CUDA 12.6: does the node's driver"),
     ):
         with pytest.raises(R2VError, match=r"of the 2 GPUs that SLURM gave the job on n1; .*" + why):

@@ -51,9 +51,9 @@ def test_the_example_is_valid_and_shows_every_key(monkeypatch: pytest.MonkeyPatc
         ("shared: /x\nenvironment: {set: {WANDB_API_KEY: abc}}", "'WANDB_API_KEY' looks like a secret"),
         ("shared: /x\nenvironment: {venv: /a, conda: /b}", "give venv or conda, not both"),
         ("shared: /x\nlogin: {host: h, key: /nosuch/key}", "login.key: no file '/nosuch/key'"),
-        ('shared: /x\ndefaults: {partition: "a\\n#SBATCH --x"}', "a line break or control character can't stand there"),
-        ('shared: /x\ndefaults: {extra: ["--x=a\\nb"]}', "a line break or control character can't stand there"),
-        ('shared: "/x\\ny"', "a line break or control character can't stand there"),
+        ('shared: /x\ndefaults: {partition: "a\\n#SBATCH --x"}', "it holds a line break or control character"),
+        ('shared: /x\ndefaults: {extra: ["--x=a\\nb"]}', "it holds a line break or control character"),
+        ('shared: "/x\\ny"', "it holds a line break or control character"),
         (
             "shared: ${oc.env:NO_SUCH_VARIABLE}",
             "shared: the environment variable NO_SUCH_VARIABLE is not set; set it, or",
@@ -63,7 +63,7 @@ def test_the_example_is_valid_and_shows_every_key(monkeypatch: pytest.MonkeyPatc
         ("shared: /x\ndefaults: {memory: 4G, memory_per_cpu: 1G}", "give memory or memory_per_cpu, not both"),
         (
             "shared: /x\ngpu: {gres: ['gpu:2']}",
-            "gpu.gres: ['gpu:2'] is not possible: GPUs are asked for by gpus and gpu_type",
+            "gpu.gres: ['gpu:2'] is not possible: use the keys gpus and gpu_type for GPUs",
         ),
     ],
 )

@@ -130,7 +130,7 @@ def test_what_is_wrong_is_named_by_file_and_line(project: Path, stage: Stage, ta
     lines = said.removeprefix("error: ").splitlines()
     assert status == 2
     assert [line.split(": ")[0] for line in lines] == [f"{file}:{n}" for n in (2, 3, 4, 5)]
-    assert lines[1].endswith("steps: no list of steps")
+    assert lines[1].endswith("steps: not a list of steps")
     assert lines[2].endswith("episode 'a' is in line 1 already")
     assert lines[3].endswith("of benchmark 'miniwob', 'textworld:expert|1' is not")
     many = write(project / "many.jsonl", *["{}"] * 9)

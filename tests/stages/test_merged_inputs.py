@@ -171,7 +171,7 @@ def test_a_merge_can_be_merged_and_given_by_hand(two_seeds: Path) -> None:
     plain = load_config("configs/small.yaml", (), two_seeds)
     spec = plan("train_bc", PARTITION, plain, project=two_seeds, inputs=given)
     assert [item.run_id for item in spec.inputs] == [made["trajectories"].name, made["perturbed"].name]
-    with pytest.raises(R2VError, match="is a run of 'merge', not of 'collect'"):
+    with pytest.raises(R2VError, match="is a run of 'merge'; name one of 'collect' instead"):
         plan("train_bc", PARTITION, plain, project=two_seeds, inputs={"trajectories": made["perturbed"]})
 
 

@@ -182,7 +182,8 @@ def test_what_was_no_action_is_recorded_and_not_learnt(project: Path, collect: C
 def test_a_missing_key_is_said_before_any_work(project: Path, games: Path, collect: Collect) -> None:
     unpaid = by_hand(project, games, "gpt-4o-mini")
     assert unpaid.returncode == 2 and "Traceback" not in unpaid.stderr
-    assert "teacher 'gpt-4o-mini' costs money (openai gpt-4o-mini, $0.15 in, $0.6 out a million tokens" in unpaid.stderr
+    price = "$0.15 in, $0.6 out per million tokens"
+    assert f"teacher 'gpt-4o-mini' costs money (openai gpt-4o-mini, {price}" in unpaid.stderr
     assert "set teacher.limits.budget_usd or teacher.limits.budget_calls" in unpaid.stderr
     assert not list((project / "data" / "runs").glob("textworld*"))
     done = by_hand(project, games, "gpt-4o-mini", "teacher.limits.budget_calls=5")

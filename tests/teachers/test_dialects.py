@@ -186,7 +186,7 @@ def test_a_stream_is_read_asked_for_or_not(server: Server, teacher: Make, reply:
     [
         (events(chunk("loo"), end=""), "broke off"),
         (events(chunk("loo"), {"error": {"message": f"overloaded {CANARY}"}}), "overloaded [key]"),
-        (raw("data: {oh"), "no JSON"),
+        (raw("data: {oh"), "is not JSON"),
     ],
 )
 def test_a_stream_that_breaks_off_is_no_reply(

@@ -57,8 +57,8 @@ def test_content_that_can_be_read_is_read(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("42", "content is 42, no text"),
-        ("true", "content is True, no text"),
+        ("42", "content is 42, not text"),
+        ("true", "content is True, not text"),
         ('{"action": "open door"}', "no part with text"),
         ('[{"type": "tool_use", "input": {}}]', "no part with text"),
         ("[[]]", "no part with text"),

@@ -182,7 +182,7 @@ def test_only_labelled_positions_reach_the_language_model_head(tiny_slm: SLMConf
 
 
 def test_unknown_target_module_names_the_known_ones(context: Context) -> None:
-    with pytest.raises(R2VError, match=r"no linear layer 'query'; it has: down_proj"):
+    with pytest.raises(R2VError, match=r"no linear layer 'query'; choose from down_proj"):
         stage.run(context("train_bc", bc=QUICK, lora={"target_modules": ["query"]}))
 
 

@@ -239,7 +239,7 @@ def test_a_missing_adapter_is_one_clear_error(
     ctx = dpo_context()
     (tmp_path / "empty" / "adapter").mkdir(parents=True)
     ctx.inputs["policy"] = make_folder_run(tmp_path / "empty", "train_bc", {"adapter": "adapter"})
-    with pytest.raises(R2VError, match="no LoRA adapter that fits"):
+    with pytest.raises(R2VError, match="not a LoRA adapter that fits"):
         train_dpo.run(ctx)
 
 

@@ -112,7 +112,9 @@ def test_ctrl_c_in_a_terminal_is_one_line(context: Context, planned: Planned, tm
     checkpoint = last_checkpoint(Path(spec.run_dir) / CHECKPOINTS)
     assert checkpoint is not None and "Traceback" not in said
     step = int(checkpoint.name.rpartition("-")[2])
-    assert last.startswith(f"[train_bc] stopped by SIGINT, saved at step {step} of 2000; what is done lies in run, the")
+    assert last.startswith(
+        f"[train_bc] stopped by SIGINT, saved at step {step} of 2000; what is done is kept in run, and the"
+    )
     assert read_manifest(Path(spec.run_dir)).status == "partial"
 
 
@@ -145,7 +147,7 @@ def test_ctrl_c_while_libraries_load_leaves_a_run_to_take_up(
     said = interrupted_while_loading("torch", ("r2v_core.stages.train_bc", "--spec", "spec.json"), tmp_path)
     first, last = said.splitlines()
     assert first.startswith("[train_bc] starting run") and read_manifest(Path(spec.run_dir)).status == "partial"
-    assert last == ("[train_bc] stopped by SIGINT; what is done lies in run, the same command takes it up from there")
+    assert last == ("[train_bc] stopped by SIGINT; what is done is kept in run, and the same command resumes it")
 
 
 def test_two_processes_end_after_the_same_step_whichever_was_asked(

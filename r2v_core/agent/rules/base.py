@@ -128,9 +128,11 @@ class RoutingRule:
             ValueError: if a score is missing where the threshold is on it, or there where nothing is compared with it.
         """
         if (self.threshold == "score") != (self.score is not None):
-            raise ValueError(f"rule '{self.name}': threshold='score' and a score go together")
+            raise ValueError(
+                f"rule '{self.name}': threshold='score' needs a score, and a score needs threshold='score'"
+            )
         if "@" in self.name:
-            raise ValueError(f"rule '{self.name}': '@' separates a rule from a share of teacher calls")
+            raise ValueError(f"rule '{self.name}': leave out '@', which separates a rule from a share of teacher calls")
 
     @property
     def swept(self) -> bool:

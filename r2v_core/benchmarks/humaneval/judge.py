@@ -99,10 +99,10 @@ def hidden(problem: Problem, sandbox: str) -> Hidden:
         if not found["sound"]:
             raise ValueError
     except ValueError:
-        raise R2VError(
-            f"{problem.task_id}: its own reference solution does not pass its tests here "
-            f"({f'stopped for its {ended.stopped}' if ended.stopped else 'the data or this Python is at fault'})"
-        ) from None
+        what = (
+            f"stopped for its {ended.stopped}" if ended.stopped else "check its data, or use another version of Python"
+        )
+        raise R2VError(f"{problem.task_id}: its own reference solution does not pass its tests here ({what})") from None
     kept = tuple(pair for pair, right in zip(shown, found["examples"], strict=True) if right)
     return Hidden(found["total"], "\n".join(found["calls"]), "\n".join(found["expected"]), kept)
 

@@ -39,7 +39,10 @@ class MiniWobEnv:
         self._tried: dict[str, bool] = {}
         self._name: str = task.options["page"]
         if not (html / f"{self._name}.html").is_file():
-            raise R2VError(f"Task {task.task_id}: the installed package miniwob has no page '{self._name}'")
+            raise R2VError(
+                f"Task {task.task_id}: the installed package miniwob has no page '{self._name}'; install the version "
+                "that the tasks were made with, or make the task suite again"
+            )
         self._url = (html / f"{self._name}.html").as_uri()
         self._page: Page | None = open_page(332, 214)
         try:

@@ -134,8 +134,8 @@ class SweBench:
         instance = self._instances().get(task.task_id)
         if instance is None or instance.content != task.content:
             raise R2VError(
-                f"Task {task.task_id}: the instances here have another one of that name, or none; use the file that "
-                "the tasks were made from, or make the task suite again"
+                f"Task {task.task_id}: the instances here have none of that name, or a different one; use the file "
+                "that the tasks were made from, or make the task suite again"
             )
         of = self.options
         where = Where(of.execution, self.folder.resolve(), of.command_s, of.tests_s, of.memory_mb, of.disk_mb)

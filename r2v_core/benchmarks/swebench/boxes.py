@@ -101,7 +101,7 @@ def launched(
             command, files={"base.tar": base}, stdin=request, limits=limits, backend="bubblewrap",
             readable=_readable(python), hidden=_hidden(python),
         )  # fmt: skip
-    last = (ended.stderr.strip().splitlines() or ["nothing was said"])[-1]
+    last = (ended.stderr.strip().splitlines() or ["it printed nothing"])[-1]
     return ended.stdout, f"it was stopped for its {ended.stopped}" if ended.stopped else last
 
 
@@ -139,4 +139,4 @@ def _in_docker(instance: Instance, request: str, where: Where, seconds: int) -> 
     except subprocess.TimeoutExpired:
         subprocess.run(["docker", "kill", name], capture_output=True, check=False)
         return "", "it was stopped for its time"
-    return done.stdout, (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+    return done.stdout, (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]

@@ -75,7 +75,7 @@ def read_table(path: Path | None = None) -> list[Recipe]:
     """
     path = path or project() / TABLE
     if not path.is_file():
-        raise R2VError(f"{path}: no such file; it lists what instances are built of")
+        raise R2VError(f"{path}: no such file; restore it, as it lists what instances are built from")
     rows = read_yaml(path).data.get("instances")
     if not isinstance(rows, list) or not rows:
         raise R2VError(f"{path}: expected one key, 'instances', with a list of fixes")
@@ -151,7 +151,9 @@ def download(recipes: Sequence[Recipe], folder: Path) -> dict[tuple[str, str], P
             _pip(*asked, *names)
         lost = [f"{p}=={v}" for p, v in together.items() if _archive(folder, p, v) is None]
         if lost:
-            raise R2VError(f"pip did not download a source archive of {lost[0]} into {folder}")
+            raise R2VError(
+                f"pip did not download {lost[0]} into {folder}; see that PyPI has a source archive of this release"
+            )
     return {pair: found for pair in wanted if (found := _archive(folder, *pair))}
 
 
@@ -191,7 +193,10 @@ def _built(recipe: Recipe, archives: dict[tuple[str, str], Path], folder: Path) 
     for what, tests in (("only with the fix", instance.fail_to_pass), ("both times", instance.pass_to_pass)):
         if not tests:
             said = " / ".join(runs[1].printed.strip().splitlines()[-4:])
-            raise R2VError(f"{instance.instance_id}: no test passes {what}; the log with the fix ends: {said}")
+            raise R2VError(
+                f"{instance.instance_id}: no test passes {what}; correct its 'tests' or releases in {TABLE}. The log "
+                f"with the fix ends: {said}"
+            )
     verdicts = [grade(instance, text, run.log) for text, run in zip(("", instance.patch), runs, strict=True)]
     return Built(instance, gold=verdicts[1].resolved and not verdicts[0].resolved)
 
@@ -220,7 +225,11 @@ def _drafted(recipe: Recipe, repository: Path, old: Path, new: Path) -> Instance
         changed = _tree(repository, old, {name: _file(old, new, name, keep) for name in names})
         patches.append(_git(repository, "diff", "--no-renames", "--no-ext-diff", tree, changed))
     if not all(patches):
-        raise R2VError(f"{recipe.instance_id}: nothing differs in {recipe.tests if patches[0] else recipe.source}")
+        same = "tests" if patches[0] else "source"
+        raise R2VError(
+            f"{recipe.instance_id}: the two releases have the same {', '.join(getattr(recipe, same))}; name files that "
+            f"differ under '{same}' in {TABLE}"
+        )
     draft = Instance(
         instance_id=recipe.instance_id,
         repo=recipe.repo,

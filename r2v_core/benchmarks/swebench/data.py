@@ -115,7 +115,7 @@ def load_instances(named: str | None, folder: Path, split: str) -> dict[str, Ins
         raise R2VError(f"no instances in {folder}: build them from PyPI with '{BUILD}', or name a file or hub id in "
                        "benchmark.options.instances")  # fmt: skip
     if named.endswith((".jsonl", ".json")) or named.count("/") != 1:
-        raise R2VError(f"benchmark.options.instances: no file {path}")
+        raise R2VError(f"benchmark.options.instances: no file {path}; name a JSONL file or a hub id (owner/name)")
     return _from_hub(named, split)
 
 
@@ -125,10 +125,10 @@ def _read(path: Path, changed: int) -> dict[str, Instance]:
     for where, row in read_rows(path):
         instance = read_instance(row, where)
         if instance.instance_id in found:
-            raise R2VError(f"{where}: instance {instance.instance_id} is there twice")
+            raise R2VError(f"{where}: instance {instance.instance_id} is listed twice; remove one of the two")
         found[instance.instance_id] = instance
     if not found:
-        raise R2VError(f"{path}: no instances in it")
+        raise R2VError(f"{path}: holds no instances; name a file with one JSON object per line")
     return found
 
 
@@ -157,7 +157,7 @@ def read_instance(row: Any, where: str) -> Instance:
     row = row if isinstance(row, Mapping) else {}
     for name in _TEXTS:
         if not isinstance(row.get(name), str):
-            raise R2VError(f"{where}: an instance of SWE-bench needs the text '{name}'")
+            raise R2VError(f"{where}: the instance has no text '{name}'; use rows as SWE-bench publishes them")
     tests = {name: _names(row.get(name)) for name in _LISTS}
     for name, found in tests.items():
         if found is None:

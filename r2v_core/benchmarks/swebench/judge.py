@@ -112,7 +112,10 @@ def grade(instance: Instance, patch: str, log: str) -> Verdict:
         try:
             report = grading.get_eval_report(spec, prediction(instance, patch), str(path), include_tests_status=True)
         except (KeyError, ValueError) as error:
-            raise R2VError(f"{instance.instance_id}: the installed swebench can't grade it ({error})") from None
+            raise R2VError(
+                f"{instance.instance_id}: the installed swebench can't grade it ({error}); use the release in "
+                "constraints.txt, or leave the instance out"
+            ) from None
     return from_report(instance, report[instance.instance_id])
 
 
@@ -202,7 +205,7 @@ def judged_by_harness(instance: Instance, patch: str, seconds: int) -> Verdict:
     """
     if not instance.eval_script:
         raise R2VError(
-            f"{instance.instance_id}: the official harness needs the instance's 'eval_script'; use the present data set"
+            f"{instance.instance_id}: the official harness needs the instance's 'eval_script'; use the current data set"
         )
     with tempfile.TemporaryDirectory(prefix="r2v-harness-") as name:
         folder = Path(name)

@@ -40,7 +40,9 @@ def repository_of(instance: Instance, folder: Path) -> Path:
     found = _git(path, "cat-file", "-e", f"{instance.base_commit}^{{commit}}") if path.is_dir() else None
     if found is None or found.returncode:
         what = f"lacks commit {instance.base_commit}" if path.is_dir() else "is missing"
-        raise R2VError(f"{instance.instance_id}: the clone {path} {what}; local execution needs it there")
+        raise R2VError(
+            f"{instance.instance_id}: the clone {path} {what}; clone {instance.repo} there for local execution"
+        )
     return path
 
 
@@ -54,7 +56,9 @@ def exported(instance: Instance, folder: Path) -> bytes:
         for arguments in (("read-tree", instance.base_commit), ("checkout-index", "-a")):
             done = _git(path, *arguments, cwd=tree, **apart)
             if done.returncode:
-                raise R2VError(f"{instance.instance_id}: can't read {path}: {done.stderr.strip()}")
+                raise R2VError(
+                    f"{instance.instance_id}: git can't read {path}, so clone it again: {done.stderr.strip()}"
+                )
         packed = BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             tar.add(tree, arcname=".")

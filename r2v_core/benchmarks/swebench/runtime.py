@@ -96,7 +96,10 @@ class Runtime:
         """
         changes, problem = self._applied(self.instance.patch.encode())
         if problem:
-            raise R2VError(f"{self.instance.instance_id}: its reference patch does not apply: {problem[:300]}")
+            raise R2VError(
+                f"{self.instance.instance_id}: its reference patch does not apply; correct or remove the instance: "
+                f"{problem[:300]}"
+            )
         return changes
 
     @once_property

@@ -47,12 +47,14 @@ class WebArenaEnv:
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             where = ".".join(map(str, first["loc"]))
-            raise R2VError(f"Task {task.task_id} is no WebArena task: {where}: {first['msg']}") from None
+            raise R2VError(f"Task {task.task_id} is not a valid WebArena task: {where}: {first['msg']}") from None
         self._sites = task_sites(config.sites, task.task_id)
         self._config = TaskConfig.model_validate(self._sites.resolve(config.model_dump(exclude_unset=True)))
         for url in self._starts:
             if not self._sites.covers(url):
-                raise R2VError(f"Task {task.task_id} starts at '{url}', which is on none of the sites")
+                raise R2VError(
+                    f"Task {task.task_id} starts at '{url}', which is on none of its sites; correct the task file"
+                )
         self._judge = judge() if judge and self._config.eval.asks_a_model else None
         self._tabs: Tabs | None = None
         self._closed = False
@@ -88,7 +90,9 @@ class WebArenaEnv:
             problem = tabs.go(url)
             tabs.settle()
             if problem:
-                raise R2VError(f"Task {self.task.task_id}: {url} can't be opened ({problem})")
+                raise R2VError(
+                    f"Task {self.task.task_id}: {url} can't be opened ({problem}); see that the site is running"
+                )
         self._last = self._look("")
         return self._last.model_copy(deep=True)
 

@@ -107,9 +107,9 @@ def read_file(path: Path) -> list[TaskConfig]:
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False, include_context=False)[0]
             said = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
-        raise R2VError(f"{path}: no WebArena task file ({said.splitlines()[0]})") from None
+        raise R2VError(f"{path}: not a WebArena task file ({said.splitlines()[0]})") from None
     numbers = [task.task_id for task in tasks]
     if len(set(numbers)) < len(numbers):
         twice = next(number for number in numbers if numbers.count(number) > 1)
-        raise R2VError(f"{path}: task_id {twice} is given twice")
+        raise R2VError(f"{path}: task_id {twice} is given twice; keep one of the two")
     return tasks

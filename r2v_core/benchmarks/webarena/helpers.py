@@ -45,10 +45,10 @@ def call_helper(call: str, sites: Sites, value: Value) -> str:
         "gitlab_get_project_memeber_role": (1, lambda user: _role(value, user)),
     }
     if name not in helpers:
-        raise R2VError(f"the task calls '{call[:80]}', which is not known here; known: {', '.join(helpers)}")
+        raise R2VError(f"the task calls '{call[:80]}', an unknown function; known: {', '.join(helpers)}")
     count, helper = helpers[name]
     if len(arguments) != count:
-        raise R2VError(f"the task calls '{call[:80]}', which takes {count} text(s)")
+        raise R2VError(f"the task calls '{call[:80]}', which takes {count} text argument(s)")
     return helper(*arguments)
 
 
@@ -69,7 +69,9 @@ def _latest_order(sites: Sites) -> str:
     try:
         number = int(answer["items"][0]["increment_id"])
     except (LookupError, TypeError, ValueError):
-        raise R2VError(f"{shop}: its list of orders has none, or is not what Magento's REST interface says") from None
+        raise R2VError(
+            f"{shop}: lists no order, or not as Magento's REST interface does; is it WebArena's shop?"
+        ) from None
     return f"{shop}/sales/order/view/order_id/{number}/"
 
 
@@ -79,7 +81,9 @@ def _latest_review(sites: Sites, sku: str, of: Callable[[Any], str]) -> str:
     try:
         return of(reviews[-1]) if reviews else ""
     except (LookupError, TypeError):
-        raise R2VError(f"{shop}: its reviews of {sku} are not what Magento's REST interface says") from None
+        raise R2VError(
+            f"{shop}: does not list reviews of {sku} as Magento's REST interface does; is it WebArena's shop?"
+        ) from None
 
 
 def _author(review: Any) -> str:
@@ -118,7 +122,7 @@ def _ask(url: str, body: Any = None, token: str | None = None) -> Any:
         with opener.open(urllib.request.Request(url, data=data, headers=headers), timeout=PATIENCE_S) as answer:
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
-        advice = "; WA_SHOPPING_ADMIN_USER and _PASSWORD name its administrator" if error.code in (401, 403) else ""
+        advice = "; set WA_SHOPPING_ADMIN_USER and _PASSWORD to its administrator" if error.code in (401, 403) else ""
         raise R2VError(f"{url.partition('?')[0]} refuses: status {error.code}{advice}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise R2VError(f"{url.partition('?')[0]} can't be asked: {error}") from None
+        raise R2VError(f"{url.partition('?')[0]} can't be reached: {error}") from None

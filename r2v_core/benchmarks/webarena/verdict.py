@@ -96,7 +96,7 @@ def answered(evaluation: Evaluation, intent: str, answer: str, judge: Judge | No
     if not plain(answer):
         return False
     if judge is None:
-        raise R2VError("this task's answer has to be judged by a model: benchmark.options.judge says which")
+        raise R2VError("this task's answer has to be judged by a model; name one in benchmark.options.judge")
     if references.fuzzy_match == "N/A":
         return judge.same_reason(intent, evaluation.string_note, answer)
     return all(judge.same(intent, reference, answer) for reference in references.fuzzy_match)
@@ -133,7 +133,7 @@ def _look(target: Target, browser: Browser) -> str:
     if locator.startswith("func:"):
         return html.unescape(browser.helper(locator.removeprefix("func:")))
     if not locator.startswith(("document.", "[...document.")):
-        raise R2VError(f"the task's locator is of no known kind: {locator[:80]}")
+        raise R2VError(f"the task's locator '{locator[:80]}' is neither document.… nor func:…; correct the task file")
     for script in target.prep_actions:
         browser.value(script)
     return html.unescape(browser.value(locator))

@@ -46,7 +46,9 @@ class Client:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise R2VError(f"{self.address}: no OpenAI-compatible server (no JSON object at {path})")
+            raise R2VError(
+                f"{self.address}: not an OpenAI-compatible server (no JSON object at {path}); correct the address"
+            )
         return found
 
     def text(self, path: str, body: dict[str, Any] | None = None) -> str:
@@ -71,20 +73,20 @@ class Client:
         if isinstance(reason, TimeoutError):
             return TransientError(
                 f"{self.address}: no answer within {self._timeout_s:g} s (slm.engine_options.timeout_s); "
-                "the same command goes on from here"
+                "run the same command again to continue"
             )
         return TransientError(
             f"{self.address}: the connection failed ({reason or type(reason).__name__}); see that the server runs, "
-            "then the same command goes on from here"
+            "then run the same command again to continue"
         )
 
     def _refused(self, path: str, status: int, body: str) -> R2VError:
         said = " ".join(_message(body).split())[:SHOWN]
         if status >= 500 or status in (408, 429):
             self._check()
-            return TransientError(f"{self.address}: status {status} ({said}); the same command goes on from here")
+            return TransientError(f"{self.address}: status {status} ({said}); run the same command again to continue")
         if status == 401:
-            return R2VError(f"{self.address}: the server wants a key; set the environment variable VLLM_API_KEY")
+            return R2VError(f"{self.address}: the server asks for a key; set the environment variable VLLM_API_KEY")
         return Refusal(f"{self.address}{path}: status {status} ({said})", status)
 
 

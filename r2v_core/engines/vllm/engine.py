@@ -98,7 +98,7 @@ class Served(ChatTemplate):
             tops.append(sorted(top[0].values(), reverse=True)[:TOP] if top and top[0] else [])
         if min(map(len, tops)) < min(TOP, len(self.tokenizer)):
             raise R2VError(
-                f"{self.client.address}: tells the log-probabilities of {min(map(len, tops))} tokens, and entropies "
+                f"{self.client.address}: returns log-probabilities of only {min(map(len, tops))} tokens, and entropies "
                 f"need {TOP}; start vLLM with --max-logprobs={TOP}"
             )
         if max(abs(a - b) for a, b in zip(*tops, strict=True)) > _ALIKE:
@@ -130,7 +130,7 @@ class Served(ChatTemplate):
     def _choices(self, answer: dict[str, Any]) -> list[dict[str, Any]]:
         choices = answer.get("choices")
         if not isinstance(choices, list) or not choices:
-            raise R2VError(f"{self.client.address}: the answer of '{self.name}' has no choices")
+            raise R2VError(f"{self.client.address}: the answer of '{self.name}' has no choices; use a vLLM server")
         return sorted(choices, key=lambda choice: int(choice["index"]))
 
     def _candidates(self, answer: dict[str, Any]) -> list[Candidate]:
@@ -144,7 +144,9 @@ class Served(ChatTemplate):
             ids = [int(token.removeprefix(_ID)) for token in tokens]
             ended = bool(ids) and ids[-1] in self.ends
             if choice.get("finish_reason") == "stop" and not ended:
-                raise R2VError(f"{self.client.address}: does not tell the log-probability of the end of a turn")
+                raise R2VError(
+                    f"{self.client.address}: returns no log-probability of the end of a turn; use a server that does"
+                )
             text = str(self.tokenizer.decode(ids[: len(ids) - ended], skip_special_tokens=True))
         entropy = sum(clipped_entropy(top.values()) for top in tops)
         return Candidate(text=text, logprob=math.fsum(values), n_tokens=len(values), entropy=entropy / len(values))
@@ -154,5 +156,5 @@ def _logprobs(choice: dict[str, Any], address: str) -> dict[str, list[Any]]:
     """What a choice tells of its tokens, as OpenAI's completions do."""
     told = choice.get("logprobs")
     if not isinstance(told, dict) or not told.get("token_logprobs"):
-        raise R2VError(f"{address}: tells no log-probabilities of the tokens of a completion; use a server that does")
+        raise R2VError(f"{address}: returns no log-probabilities of a completion's tokens; use a server that does")
     return {key: told.get(key) or [] for key in ("tokens", "token_logprobs", "top_logprobs")}

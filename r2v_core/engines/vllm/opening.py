@@ -104,13 +104,15 @@ def _name_at(client: Client, options: Options, adapter: Path | None) -> str:
     """The name under which a server at an address serves the policy, which is loaded there if need be."""
     models = client.ask("/v1/models").get("data")
     if not isinstance(models, list):
-        raise R2VError(f"{client.address}: no OpenAI-compatible server (no list of models at /v1/models)")
+        raise R2VError(
+            f"{client.address}: not an OpenAI-compatible server (no list of models at /v1/models); correct the address"
+        )
     known = {str(model.get("id")): model.get("parent") for model in models if isinstance(model, dict)}
     if options.served_as is not None:
         if options.served_as not in known:
             raise R2VError(
-                f"slm.engine_options.served_as: {client.address} serves no '{options.served_as}' "
-                f"(but {', '.join(known) or 'nothing'})"
+                f"slm.engine_options.served_as: {client.address} does not serve '{options.served_as}'; choose one "
+                f"of: {', '.join(known) or 'nothing is served'}"
             )
         return options.served_as
     if adapter is None:
@@ -118,7 +120,7 @@ def _name_at(client: Client, options: Options, adapter: Path | None) -> str:
         if len(base) != 1:
             raise R2VError(
                 f"slm.engine_options.served_as: name one of the models at {client.address} "
-                f"({', '.join(known) or 'there is none'})"
+                f"(it has {', '.join(known) or 'none'})"
             )
         return base[0]
     if options.adapter == "merged":

@@ -63,7 +63,7 @@ class Server:
             return
         raise TransientError(
             f"the vLLM server ended ({self.reason() or f'exit status {status}'}); its log: {self.log}; "
-            "the same command goes on from here"
+            "run the same command again to continue"
         )
 
     def reason(self) -> str:

@@ -1,0 +1,1 @@
+"""The config's sections, by what they are about. Import them from :mod:`r2v_core.config.schema`."""
