@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from benchmarks.intervals import tally_of
+from benchmarks.made_up import tally_of
 from r2v_core.evaluation.frame import Frames, frames
 from r2v_core.evaluation.statistics import Estimate, holm
 from r2v_core.results.bundles import Analysis
