@@ -25,7 +25,7 @@ from r2v_core.results.browser import pack_episodes
 from r2v_core.results.bundles import Bundle
 from r2v_core.results.frontier import PREFIXES
 from r2v_core.results.manager import ResultsManager
-from r2v_core.results.summary import METRIC_NOTES, rule_title
+from r2v_core.results.summary import METRIC_NOTES, TAIL_WARNING, TAILS, rule_title
 from r2v_core.trajectory import Episode
 
 _COLUMNS = (
@@ -208,7 +208,11 @@ def _condition(name: str, rows: dict[str, Any], setting: dict[str, Any]) -> dict
         "name": name,
         "counts": f"{counts['n_episodes']} episodes a method: {counts['n_tasks']} tasks, {counts['n_z']} "
         f"{unit}{'s' * (counts['n_z'] != 1)}",
-        "columns": [{"title": title, "note": METRIC_NOTES.get(metric, "")} for metric, title, _ in columns],
+        "columns": [
+            {"title": f"{title} †" if metric in TAILS else title, "note": METRIC_NOTES.get(metric, "")}
+            for metric, title, _ in columns
+        ],
+        "warning": TAIL_WARNING if any(metric in TAILS for metric, _, _ in columns) else "",
         "rows": [
             {
                 "method": method,

@@ -1,9 +1,9 @@
 """The study of this folder: ``python docs/results/worlds/study.py SEED …`` from the project's root.
 
 Makes every asset of ``textworld:expert@worlds|SEED`` that is not up to date (killed, it goes on where it stopped),
-keeps the seed's outcomes here as ``seed<SEED>.jsonl.xz`` and its router's learning curve as ``learning_curve_seed<SEED>``,
-and makes tables and figures from all seeds that are here, wherever they were evaluated. Without a seed it only makes
-tables and figures.
+keeps the seed's outcomes here as ``seed<SEED>.jsonl.xz``, its router's learning curve as ``learning_curve_seed<SEED>``
+(CSV and PNG), and makes tables and figures from all seeds that are here, wherever they were evaluated. Without a seed
+it only makes tables and figures.
 """
 
 from __future__ import annotations
