@@ -19,6 +19,7 @@ from r2v_core.serving.cli import serve
 from r2v_core.stages.calibrate import calibrate
 from r2v_core.stages.compare import compare
 from r2v_core.stages.forecast_cli import plan
+from r2v_core.stages.learning_curve import learning_curve
 from r2v_core.teachers.readiness import ask_one_token, survey_teachers
 
 app = typer.Typer(
@@ -48,6 +49,10 @@ def _root(
 app.add_typer(registry_app, name="registry", epilog="More: r2v docs registry")
 app.add_typer(swebench_app, name="swebench", epilog="More: r2v docs benchmarks")
 app.command()(calibrate)
+app.command(
+    epilog="Examples: r2v learning-curve · r2v learning-curve --partition 'textworld:expert@worlds|1' "
+    "--overrides training.router.scorer=boosting · r2v learning-curve data/mrp/runs/RUN --output curve"
+)(learning_curve)
 app.command(
     epilog="Examples: r2v compare textworld:expert textworld:expert@study · r2v compare textworld --output results/all "
     "· r2v compare textworld:expert --by seed --condition noisy --format latex"
@@ -144,6 +149,7 @@ PAGES = {
     "plan": "experiments",
     "compare": "compare",
     "calibrate": "router",
+    "learning-curve": "router",
     "serve": "serve",
     "benchmarks": "benchmarks",
     "teachers": "teachers",
@@ -159,7 +165,7 @@ PAGES = {
 
 def _name_pages(typer_app: typer.Typer, above: str = "") -> None:
     for info in typer_app.registered_commands:
-        name = info.name or getattr(info.callback, "__name__", "")
+        name = info.name or getattr(info.callback, "__name__", "").replace("_", "-")
         if page := PAGES.get(f"{above}{name}", PAGES.get(above.strip())):
             info.epilog = " · ".join(filter(None, [info.epilog, f"More: r2v docs {page}"]))
 

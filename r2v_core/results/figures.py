@@ -11,6 +11,7 @@ from r2v_core.results.plotting import save
 from r2v_core.results.step_figures import escalation_positions, reliability_diagram
 from r2v_core.results.success_figures import (
     ablation_deltas,
+    cost_ratio_curves,
     frontier,
     success_by_perturbation,
     success_per_seed,
@@ -31,6 +32,7 @@ def save_figures(results: ResultsManager, folder: Path) -> dict[str, Path]:
     drawn: dict[str, Figure | None] = {}
     for condition in conditions:
         drawn[f"frontier_{condition}"] = frontier(results.evaluations, condition, results.frontier)
+        drawn[f"cost_ratios_{condition}"] = cost_ratio_curves(results.cost_ratios, condition)
     if "noisy" in conditions:
         drawn["success_per_seed"] = success_per_seed(frames, analysis)
         drawn["success_by_perturbation"] = success_by_perturbation(frames, analysis)

@@ -17,7 +17,7 @@ from r2v_core.evaluation.statistics import Estimate, estimate, flip_p, flips, in
 from r2v_core.results.bundles import Analysis
 from r2v_core.results.family import Contrast
 from r2v_core.results.naming import format_interval, method_rank
-from r2v_core.results.tallies import make_tallies, resamples_for
+from r2v_core.results.tallies import Tallies, make_tallies, resamples_for
 
 ENDS = ("slm_only", "llm_only")
 """Every curve begins where no step and ends where every step goes to the teacher."""
@@ -147,16 +147,9 @@ def compare_areas(
     metrics = metric_functions(analysis.cvar_alpha)
     rows: list[dict[str, Any]] = []
     contrasts: list[Contrast] = []
-    for condition in sorted({condition for _, condition in tallies}):
-        rules = sorted({rule_of(m) for m, c in tallies if "@" in m and c == condition}, key=method_rank)
-        if not rules or any((end, condition) not in tallies for end in ENDS):
-            continue
+    for condition, curves in swept_curves(tallies).items():
         by_seed = tallies[ENDS[0], condition]
         resamples = resamples_for(by_seed, analysis)
-        curves: dict[str, Curve] = {}
-        for rule in rules:
-            swept = sorted(m for m, c in tallies if c == condition and "@" in m and rule_of(m) == rule)
-            curves[rule] = {m.partition("@")[2] or m: tallies[m, condition] for m in (*ENDS, *swept)}
         spent, place = _played(tallies.get((reference, condition)), [tallies[end, condition] for end in ENDS])
         found = {rule: _areas(list(curve.values()), metrics, resamples, place) for rule, curve in curves.items()}
         n_tasks = len({task for tally in by_seed.values() for task in tally.tasks})
@@ -185,6 +178,20 @@ Curve = dict[str, dict[int, Tally]]
 """Point (share, or an end's name) → training seed → sums; the ends first."""
 
 
+def swept_curves(tallies: Tallies) -> dict[str, dict[str, Curve]]:
+    """Condition → rule → its curve, in the order of the rules; only where thresholds and both ends were played."""
+    found: dict[str, dict[str, Curve]] = {}
+    for condition in sorted({condition for _, condition in tallies}):
+        rules = sorted({rule_of(m) for m, c in tallies if "@" in m and c == condition}, key=method_rank)
+        if not rules or any((end, condition) not in tallies for end in ENDS):
+            continue
+        for rule in rules:
+            swept = sorted(m for m, c in tallies if c == condition and "@" in m and rule_of(m) == rule)
+            points = {m.partition("@")[2] or m: tallies[m, condition] for m in (*ENDS, *swept)}
+            found.setdefault(condition, {})[rule] = points
+    return found
+
+
 def _played(reference: dict[int, Tally] | None, ends: list[dict[int, Tally]]) -> tuple[float, float | None]:
     """The cost that the reference came to, and its place between the ends' costs; none where it was not played."""
     if reference is None:
@@ -199,16 +206,20 @@ def _played(reference: dict[int, Tally] | None, ends: list[dict[int, Tally]]) ->
 def _areas(
     points: list[dict[int, Tally]], metrics: dict[str, Metric], resamples: Resamples, place: float | None
 ) -> dict[str, tuple[float, Floats]]:
-    """What is computed from a curve, on the data and on the resamples, each point averaged over partition seeds."""
-    made = {
-        name: [resampled(point, metrics[name], resamples) for point in points]
-        for name in ("llm_call_rate", "avg_cost", "success_rate")
-    }
-    value = {name: np.array([[found.mean()] for found, _ in column]) for name, column in made.items()}
-    draws = {name: np.stack([draws for _, draws in column]) for name, column in made.items()}
-    calls, cost, success = "llm_call_rate", "avg_cost", "success_rate"
-    once, drawn = (_computed(table[calls], table[cost], table[success], place) for table in (value, draws))
+    """What is computed from a curve, on the data and on the resamples."""
+    columns = (points_of(points, metrics[name], resamples) for name in ("llm_call_rate", "avg_cost", "success_rate"))
+    once, drawn = (_computed(calls, cost, success, place) for calls, cost, success in zip(*columns, strict=True))
     return {name: (float(once[name][0]), drawn[name]) for name in once}
+
+
+def points_of(points: list[dict[int, Tally]], metric: Metric, resamples: Resamples) -> tuple[Floats, Floats]:
+    """A metric at each point of a curve, averaged over partition seeds: on the data and on the resamples.
+
+    Returns:
+        Shapes (points, 1) and (points, 4, B).
+    """
+    made = [resampled(point, metric, resamples) for point in points]
+    return np.array([[values.mean()] for values, _ in made]), np.stack([draws for _, draws in made])
 
 
 def _computed(calls: Floats, cost: Floats, success: Floats, place: float | None) -> dict[str, Floats]:

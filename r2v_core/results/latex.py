@@ -110,10 +110,12 @@ def _caption(rows: pd.DataFrame, seed: str, confidence: float) -> str:
     counts = {name: int(rows[rows["metric"] == name]["value"].max()) for name in ("n_tasks", "n_z")}
     benchmark = escape(str(rows["benchmark"].iloc[0]))
     seeds = "mean over the partition seeds" if seed == "all" else f"partition seed {escape(seed)}"
+    tails = rows[rows["metric"].isin(["worst_seed_sr", "cvar_failure"])]["ci_low"].notna().any()
+    warning = " Those of worst seed and CVaR hold the truth less often than that." if tails else ""
     return (
         f"{benchmark}: closed-loop results on {counts['n_tasks']} held-out tasks and up to {counts['n_z']} "
-        f"perturbation seeds, {seeds}. Brackets: {confidence * 100:g}\\,\\% bootstrap intervals {drawn_over(seed)}. "
-        "Cost in units per episode. Best value in bold, the oracle left out."
+        f"perturbation seeds, {seeds}. Brackets: {confidence * 100:g}\\,\\% bootstrap intervals {drawn_over(seed)}."
+        f"{warning} Cost in units per episode. Best value in bold, the oracle left out."
     )
 
 

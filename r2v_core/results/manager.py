@@ -20,6 +20,7 @@ from r2v_core.results.comparisons import (
     comparison_table,
     comparisons,
 )
+from r2v_core.results.cost_ratios import cost_ratios
 from r2v_core.results.evaluations import evaluations
 from r2v_core.results.family import correct
 from r2v_core.results.frontier import area_table, compare_areas, frontier
@@ -80,6 +81,11 @@ class ResultsManager:
         return self._contrasts[1]
 
     @cached_property
+    def cost_ratios(self) -> pd.DataFrame:
+        """The areas over cost if a teacher step cost another multiple of a small-model step; no verdicts."""
+        return cost_ratios(self.all_frames, self.analysis)
+
+    @cached_property
     def risk_scores(self) -> pd.DataFrame:
         """AUC of each rule's risk score on r2v's steps, and how much larger r2v's is."""
         return risk_scores(self.frames, self.analysis)
@@ -127,7 +133,8 @@ class ResultsManager:
         """The content of llm_summary.json."""
         found = llm_summary(self.evaluations, self.comparisons, self.bundles, self.analysis)
         found = {"question": found.pop("question"), "answer": self.answer, **found}
-        tables = {"ablations": self.ablations, "frontier_areas": self.frontier_areas, "risk_scores": self.risk_scores}
+        tables = {"ablations": self.ablations, "frontier_areas": self.frontier_areas}
+        tables |= {"cost_ratios": self.cost_ratios, "risk_scores": self.risk_scores}
         return found | {name: records(table) for name, table in tables.items()}
 
     def generate_main_table_csv(self) -> Path:
@@ -145,10 +152,11 @@ class ResultsManager:
         return self._csv("ablations.csv", self.ablations)
 
     def generate_frontier_csv(self) -> list[Path]:
-        """Write ``frontier.csv`` and ``frontier_areas.csv``; headers alone where no thresholds were swept."""
+        """Write ``frontier.csv``, ``frontier_areas.csv`` and ``cost_ratios.csv``; headers alone without a sweep."""
         return [
             self._csv("frontier.csv", self.frontier),
             self._csv("frontier_areas.csv", self.frontier_areas),
+            self._csv("cost_ratios.csv", self.cost_ratios),
         ]
 
     def generate_risk_score_csv(self) -> Path:

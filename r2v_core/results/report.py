@@ -25,7 +25,7 @@ from r2v_core.results.browser import pack_episodes
 from r2v_core.results.bundles import Bundle
 from r2v_core.results.frontier import PREFIXES
 from r2v_core.results.manager import ResultsManager
-from r2v_core.results.summary import METRIC_NOTES, rule_title
+from r2v_core.results.summary import METRIC_NOTES, TAIL_WARNING, TAILS, rule_title
 from r2v_core.trajectory import Episode
 
 _COLUMNS = (
@@ -55,6 +55,8 @@ SCRIPTS = ("dom", "data", "diff", "filters", "list", "step", "episode", "address
 CAPTIONS = {
     "frontier": "Share of episodes solved against cost per episode, with intervals both ways; lines "
     "join the thresholds that were swept.",
+    "cost_ratios": "Areas under success over cost, and r2v’s leads with intervals, if a teacher step cost another "
+    "multiple of a small-model step; thresholds as calibrated at the run’s own (dotted). No tests, no verdicts.",
     "success_per_seed": "Success under each perturbation seed; the bar marks the mean of the worst seeds (1 − CVaR).",
     "success_by_perturbation": "Success in the episodes that each perturbation family struck, with intervals.",
     "reliability": "How often the small model's action failed against the risk that the router predicted.",
@@ -113,6 +115,7 @@ def render_report(
         comparisons=[_comparison(row) for row in summary["comparisons"]],
         ablations=[_comparison(row) | {"ablation": row["ablation"]} for row in summary["ablations"]],
         areas=[_area(row) for row in summary["frontier_areas"]],
+        ratios=_ratios(summary["cost_ratios"]),
         risk_scores=[_risk_score(row) for row in summary["risk_scores"]],
         test=setting["statistics"]["test"],
         verdict_rule=setting["statistics"]["verdict"],
@@ -205,7 +208,11 @@ def _condition(name: str, rows: dict[str, Any], setting: dict[str, Any]) -> dict
         "name": name,
         "counts": f"{counts['n_episodes']} episodes a method: {counts['n_tasks']} tasks, {counts['n_z']} "
         f"{unit}{'s' * (counts['n_z'] != 1)}",
-        "columns": [{"title": title, "note": METRIC_NOTES.get(metric, "")} for metric, title, _ in columns],
+        "columns": [
+            {"title": f"{title} †" if metric in TAILS else title, "note": METRIC_NOTES.get(metric, "")}
+            for metric, title, _ in columns
+        ],
+        "warning": TAIL_WARNING if any(metric in TAILS for metric, _, _ in columns) else "",
         "rows": [
             {
                 "method": method,
@@ -240,6 +247,23 @@ def _area(row: dict[str, Any]) -> dict[str, str]:
         cells[f"{start}difference_ci"] = row[f"{start}difference_ci"] if compared and known else ""
         cells[f"{start}verdict"] = row[f"{start}verdict"] if compared and known else ""
     return cells
+
+
+def _ratios(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The areas at other prices of a teacher step: a column a ratio, a row a rule and condition."""
+    columns = sorted({row["ratio"] for row in rows})
+    cells: dict[tuple[str, str], dict[float, dict[str, str]]] = {}
+    for row in rows:
+        gap = row["difference"]
+        cells.setdefault((row["rule"], row["condition"]), {})[row["ratio"]] = {
+            "area": f"{row['cost_area']:.3f}",
+            "difference": "" if gap is None else f"{gap:+.3f} {row['difference_ci']}",
+        }
+    found = [
+        {"rule": rule, "condition": condition, "cells": [by_ratio.get(ratio) for ratio in columns]}
+        for (rule, condition), by_ratio in cells.items()
+    ]
+    return {"columns": [f"1 : {ratio:g}" for ratio in columns], "rows": found}
 
 
 def _risk_score(row: dict[str, Any]) -> dict[str, Any]:

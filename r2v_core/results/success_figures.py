@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,49 @@ def _curves(axes: Axes, sweep: pd.DataFrame) -> None:
 def _error(row: pd.Series) -> list[list[float]] | None:
     low, high = row["value"] - row["ci_low"], row["ci_high"] - row["value"]
     return None if np.isnan(low) or np.isnan(high) else [[max(low, 0.0)], [max(high, 0.0)]]
+
+
+def cost_ratio_curves(table: pd.DataFrame, condition: str) -> Figure | None:
+    """Areas over cost of the swept rules against the price of a teacher step, and r2v's leads; None without a sweep.
+
+    Args:
+        table: as :func:`r2v_core.results.cost_ratios.cost_ratios` makes it.
+        condition: 'clean' or 'noisy'.
+    """
+    table = table[table["condition"] == condition]
+    if table.empty:
+        return None
+    rules = sorted(table["rule"].unique(), key=method_rank)
+    ratios, own = sorted(table["ratio"].unique()), table.loc[table["as_played"], "ratio"].iloc[0]
+    with new_figure(9.6, 4.2, columns=2) as (figure, grid):
+        left, right = grid[0]
+        for i, rule in enumerate(rules):
+            rows = table[table["rule"] == rule].sort_values("ratio")
+            colour, marker, line = style(rule)
+            look: dict[str, Any] = {"color": colour, "ls": line, "lw": 1.6, "marker": marker, "markersize": 6}
+            left.plot(rows["ratio"], rows["cost_area"], label=rule, **look)
+            if rows["difference"].isna().all():
+                continue
+            apart = 1.0 + 0.03 * (i - len(rules) / 2)  # intervals of several rules stand side by side
+            ends = [json.loads(text or "[NaN, NaN]") for text in rows["difference_ci"]]
+            error = np.array(
+                [[max(d - a, 0), max(b - d, 0)] for d, (a, b) in zip(rows["difference"], ends, strict=True)]
+            )
+            right.errorbar(rows["ratio"] * apart, rows["difference"], yerr=error.T, elinewidth=1, capsize=2, **look)
+        right.axhline(0, color="#222222", lw=1)
+        left.set_ylabel("Area under success over cost")
+        right.set_ylabel("r2v's area − the rule's")
+        for axes in (left, right):
+            axes.axvline(own, color="#444444", lw=1.2, ls=":", zorder=0.8)
+            axes.set_xscale("log")
+            axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+            axes.minorticks_off()
+            axes.set_xlabel("Price of a teacher step, in small-model steps")
+        figure.suptitle(
+            f"If a teacher step cost more or less, {condition} (dotted: as played)", fontsize=11, fontweight="bold"
+        )
+        legend_right(figure, left)
+    return figure
 
 
 def success_per_seed(frames: Frames, analysis: Analysis) -> Figure:

@@ -11,7 +11,7 @@ from r2v_core.results.manager import ResultsManager
 from r2v_core.results.naming import summarised_seed
 from r2v_core.training.tracking import Wandb, start_wandb
 
-TABLES = ("main_table", "comparisons", "ablations", "frontier")
+TABLES = ("main_table", "comparisons", "ablations", "frontier", "cost_ratios")
 """Tables of a :class:`ResultsManager` that are uploaded, where they have rows."""
 
 

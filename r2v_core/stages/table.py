@@ -237,7 +237,7 @@ _BUILT_IN = (
         resources=_BESIDE_DAGSTER,
         inputs=(("clean", "evaluate_clean"), ("noisy", "evaluate_noisy"), ("router", "train_router")),
         sections=("evaluation", "training.router"),
-        version="7",
+        version="8",
     ),
     Stage(
         name="report",
@@ -248,7 +248,7 @@ _BUILT_IN = (
         kinds=("matplotlib", "html"),
         resources=_BESIDE_DAGSTER,
         inputs=(("tables", "result_tables"), ("clean", "evaluate_clean"), ("noisy", "evaluate_noisy")),
-        version="4",
+        version="5",
     ),
 )
 

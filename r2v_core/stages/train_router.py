@@ -22,22 +22,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from r2v_core.agent.features import choose_features, feature_matrix
+from r2v_core.agent.features import feature_matrix
 from r2v_core.agent.rules.base import RoutingRule, in_scope
 from r2v_core.agent.rules.scored import own_scores
 from r2v_core.agent.rules.table import RULES, calibrated_rules
 from r2v_core.config.schema import RouterConfig
 from r2v_core.digest import digest_files
-from r2v_core.errors import R2VError
 from r2v_core.evaluation.certificates import Guarantee
 from r2v_core.models.labels import BENEFIT, LABELS
 from r2v_core.models.router import SETTINGS_NAME, WEIGHTS_NAME, Router, RouterRow, label_name
 from r2v_core.runs import processes
-from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.router_calibration import FILE as VALIDATION_EPISODES
 from r2v_core.stages.router_calibration import player, validation_tasks
+from r2v_core.stages.router_rows import feature_names, read_rows
 from r2v_core.training.guarantee import guarantee_of, shortfall
 from r2v_core.training.lagrangian import FailureModel, fit_failure_model, make_rollouts
 from r2v_core.training.router import CHECKPOINT_NAME, LOG_NAME, Epoch, read_log
@@ -60,60 +59,9 @@ from r2v_core.training.router_threshold import (
 )
 from r2v_core.training.scorers import Fitting, compare, train_scorers
 
-MIN_ROWS = 30
-"""Steps that each split needs at least; below, batch norm and calibration mean nothing."""
 VALIDATION_NAME = "validation.jsonl"
 COUNTED = ("auc", "ece", "ece_debiased", "brier", "probability_std", "collapsed")
 """Of the diagnostics, those that stand among the run's counts."""
-
-
-def read_rows(ctx: StageContext) -> tuple[list[RouterRow], list[RouterRow]]:
-    """The steps to train on and those to calibrate on.
-
-    Raises:
-        R2VError: if a split has too few steps, only one kind of label, or two labels; names the keys to raise.
-    """
-    store = JsonlStore(ctx.inputs["features"].artifact("features"), RouterRow)
-    rows = list(store)
-    if store.problems:
-        raise R2VError(f"{store.problems[0]}; materialise 'router_features' again")
-    label_name(rows)  # one, or an error
-    parts = {split: [row for row in rows if row.split == split] for split in ("router", "validation")}
-    for split, part in parts.items():
-        check_rows(split, part)
-    return parts["router"], parts["validation"]
-
-
-def check_rows(split: str, rows: Sequence[RouterRow]) -> None:
-    """Refuse what can't be learned or calibrated from.
-
-    Raises:
-        R2VError: for fewer than 30 steps, or labels of one class.
-    """
-    keys = f"benchmark.splits.{split}, perturbations.seeds.{split} or router_features.episodes_per_task"
-    benefit = label_name(rows) == BENEFIT
-    keys = f"router_features.benefit.state_share, {keys}" if benefit else keys
-    if len(rows) < MIN_ROWS:
-        raise R2VError(
-            f"router: {len(rows)} labelled steps in the {split} split, at least {MIN_ROWS} needed; raise {keys}"
-        )
-    kinds = {row.label for row in rows}
-    if benefit and len(kinds) == 1:
-        raise R2VError(
-            f"router: the benefit of a call is {kinds.pop():g} at every one of {len(rows)} measured steps of the "
-            f"{split} split, so there is nothing to tell apart; raise {keys}, or learn from "
-            "router_features.label=progress"
-        )
-    if kinds == {1.0}:
-        raise R2VError(
-            f"router: the small model fails at every one of {len(rows)} steps of the {split} split, so there is "
-            f"nothing to tell apart; train it longer (training.bc.max_steps) or raise {keys}"
-        )
-    if kinds == {0.0}:
-        raise R2VError(
-            f"router: the small model fails at none of {len(rows)} steps of the {split} split, so nothing needs "
-            f"routing; raise the perturbation probabilities or {keys}"
-        )
 
 
 Play = Callable[[str, float], Played]
@@ -228,7 +176,7 @@ def run(ctx: StageContext) -> StageResult:
     Of several processes the main one trains, all of them play thresholds, and each draws the same conclusions.
     """
     config = ctx.config.training.router
-    router_rows, validation_rows = read_rows(ctx)
+    router_rows, validation_rows = read_rows(ctx.inputs["features"].artifact("features"))
     played = config.calibrate == "played" and config.teacher_share is None
     guarantee = guarantee_of(config, ctx.spec.provider)
     templates = len({task.template_id for task in validation_tasks(ctx)}) if played else 0
@@ -283,12 +231,7 @@ def run(ctx: StageContext) -> StageResult:
 
 def _train(ctx: StageContext, rows: Sequence[RouterRow], model: FailureModel) -> Router:
     config = ctx.config.training.router
-    names = choose_features(config.features)
-    lacking = [name for name in names if name not in rows[0].features]
-    if lacking and not config.features:  # all that there are
-        names = tuple(name for name in names if name not in lacking)
-        why = "the rollouts were logged before these were features"
-        ctx.report.log(f"warning: the router learns without {', '.join(lacking)}: {why}")
+    names = feature_names(config, rows[0], ctx.report.log)
     name = label_name(rows)
     mean = sum(row.label for row in rows) / len(rows)
     teacher = "" if name == BENEFIT else f"; measured teacher failure {model.teacher_failure:.1%}"

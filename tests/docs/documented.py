@@ -24,6 +24,7 @@ NOT_RUN = {
     r"(R2V_ON_FAILURE=\S+ )?make ui|R2V_ON_FAILURE='[^']*' make ui": "what it runs: tests/assets/test_stopping.py",
     r"dg ": "needs a checkout of its own: tests/assets/test_definitions.py",
     r"r2v compare |.*--select variant_comparison": "several experiments with results: tests/results/test_compare.py",
+    r"r2v learning-curve ": "more router templates than that project has: tests/router/test_learning_curve.py",
     r"r2v registry import ": "an old registry: tests/registry/test_legacy.py",
     r"r2v demo --partition '(miniwob|swebench|textworld:smollm2-taught)": "hours: tests/stages has small ones",
     r"r2v demo --partition '[\w:-]+@": "a hub and a GPU: tests/docs/test_published.py resolves them",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.intervals import tally_of
+from benchmarks.made_up import tally_of
 from r2v_core.benchmarks.base import Task
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.adjusted import incomplete, world_rates

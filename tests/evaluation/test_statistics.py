@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit
 from scipy.stats import bootstrap, norm, permutation_test
 from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from benchmarks.intervals import Population, coverage
+from benchmarks.intervals import coverage
+from benchmarks.made_up import END_COSTS, Population, deal, sweep
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.metrics import SUMMED, Tally, metric_functions
 from r2v_core.evaluation.resampling import Factor, Resamples, cluster_weights, draw, resampled
@@ -28,6 +30,7 @@ from r2v_core.evaluation.statistics import (
     unseen_share,
     verdict,
 )
+from r2v_core.results.frontier import cost_area
 
 METRICS = metric_functions(0.2)
 
@@ -147,6 +150,31 @@ def test_intervals_hold_the_truth_as_often_as_said(seeds: int, population: Popul
     for name in ("success", "difference"):
         assert found[name].held / found[name].n >= 0.93
     assert found["templates only"].held / found["templates only"].n < 0.88
+
+
+def test_intervals_hold_the_truth_where_worlds_are_dealt() -> None:
+    """Each seed has templates and worlds of its own, a template meets two of them; two rules are swept."""
+    met = deal(40, 20, 2, seed=1)
+    assert (met.sum(axis=1) == 2).all() and met.sum() == 80
+    for family in range(4):
+        assert np.ptp(met[family::4].sum(axis=0)) <= 1
+    found = coverage(Population(), 3, 40, 20, repeats=60, resamples=100, dealt=2)
+    for name in ("success", "difference", "area"):
+        assert found[name].n == 60 and found[name].held / 60 >= 0.9
+    assert found["templates only"].held / 60 < 0.88
+
+
+def test_the_true_area_is_what_many_episodes_come_to() -> None:
+    population, random = Population(template=1.5, world=0.3, seed=0.0), np.random.default_rng(1)
+    logits, hard = population.draw(1, 20_000, 2, random, own=True)
+    met, prefix = [np.ones((20_000, 2))], ["t"]
+    cost, won = [np.mean(END_COSTS[i]) for i in range(2)], [expit(logits[i + 2]).mean() for i in range(2)]
+    for point in sweep(logits, hard, 0, met, prefix, random):
+        cost.append(point[0].sums["cost"].mean())
+        won.append(point[0].success.mean())
+    assert cost_area(np.array(cost)[:, None], np.array(won)[:, None], (0, 1))[0] == pytest.approx(
+        population.true_area(0), abs=0.01
+    )
 
 
 def test_a_cluster_is_drawn_whole() -> None:

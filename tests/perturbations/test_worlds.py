@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.intervals import tally_of
+from benchmarks.made_up import tally_of
 from r2v_core.evaluation.metrics import Tally, cvar_failure, cvar_failure_null, seed_rates
 from r2v_core.perturbations import FAMILIES, Noise, make_noise
 from r2v_core.perturbations.apply import perturb_episode

@@ -39,6 +39,14 @@ def test_structure() -> None:
     assert r"text\_world \& co" in text and "[70.0, 90.0]" in text
 
 
+def test_intervals_of_worst_worlds_come_with_a_warning() -> None:
+    table = long_table(METHODS)
+    warning = "worst seed and CVaR hold the truth less often"
+    assert warning not in main_table_latex(table, alpha=0.2, confidence=0.95)
+    table.loc[table["metric"] == "cvar_failure", ["ci_low", "ci_high"]] = [0.1, 0.4]
+    assert warning in main_table_latex(table, alpha=0.2, confidence=0.95)
+
+
 def test_best_is_bold_and_the_oracle_is_not() -> None:
     text = main_table_latex(long_table(METHODS), alpha=0.2, confidence=0.95)
     assert re.findall(r"\\textbf\{([^}]*)\}", text) == ["80.0", "20.0"]  # r2v's success and CVaR

@@ -20,6 +20,7 @@ from r2v_core.results import ResultsManager
 from r2v_core.results.bundles import Analysis, bundle_frames, make_bundles, read_bundle, write_bundle
 from r2v_core.results.comparisons import ABLATION_COLUMNS, comparisons
 from r2v_core.results.packed import pack, unpack
+from r2v_core.results.summary import TAIL_WARNING, TAILS
 from r2v_core.trajectory import Episode
 
 ANALYSIS = Analysis(cvar_alpha=0.3, bootstrap=200, confidence=0.95)
@@ -229,6 +230,8 @@ def test_summary_explains_itself(manager: ResultsManager) -> None:
         assert ("not shown" in text) == (compared["verdict"] == "not shown") and f"n = {compared['n_pairs']} " in text
     assert any("12 test tasks" in caveat for caveat in summary["caveats"])
     assert any("2 partition seeds" in caveat for caveat in summary["caveats"])
+    assert any(TAIL_WARNING in caveat for caveat in summary["caveats"])
+    assert all("holds the truth too seldom" in summary["metrics"][name] for name in TAILS)
     assert "over training seeds, templates and worlds" in summary["setting"]["statistics"]["intervals"]
 
 
@@ -245,6 +248,7 @@ def test_one_seed_clean_only(make_episodes: Make, tmp_path: Path) -> None:
     caveats = summary["caveats"]
     assert "given this training seed" in summary["setting"]["statistics"]["intervals"]
     assert any("nothing is said about robustness" in caveat for caveat in caveats)
+    assert not any(TAIL_WARNING in caveat for caveat in caveats)
     assert any("nothing is compared" in caveat for caveat in caveats)
 
 

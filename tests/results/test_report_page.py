@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from r2v_core.results.summary import TAIL_WARNING
 from r2v_core.trajectory import Episode, Step
 from tests.results.chromium import Keys, Page
 from tests.results.reports import RULES, VARIANT, address, name_of, open_name
@@ -25,6 +26,12 @@ def test_opens_from_a_file_with_tables_and_figures(page: Page, traces: list[Epis
             mine = [e for e in traces if (e.metadata["method"], e.metadata["condition"]) == (method, condition)]
             rate = sum(e.success for e in mine) / len(mine)
             assert success == f"{rate:.1%}", (condition, method)
+    marked = page.run(
+        "return [...document.querySelectorAll('#results table')].map((table) =>"
+        " [...table.tHead.querySelectorAll('th')].map((cell) => cell.textContent).filter((text) => text.includes('†')))"
+    )
+    assert marked == [["worst seed †", "CVaR failure †", "bottom 10 % †"], []]
+    assert page.text("#results").count(f"† {TAIL_WARNING}") == 1
     assert page.run("return [...document.images].every((image) => image.complete && image.naturalWidth > 100)")
     assert page.run("return document.title") == "R2V on textworld: test <i>"
     assert page.run("return document.getElementById('view-episodes').hidden")

@@ -33,7 +33,7 @@ from r2v_core.models.router import Router, RouterNet, RouterRow, Scorer, label_n
 from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.stages.benefit import Benefit, benefit_at, starts_of
 from r2v_core.stages.router_features import by_benefit, rows_of
-from r2v_core.stages.train_router import check_rows
+from r2v_core.stages.router_rows import check_rows
 from r2v_core.training.lagrangian import fit_failure_model, make_rollouts
 from r2v_core.training.router import train_net
 from r2v_core.training.router_diagnostics import diagnose, preview

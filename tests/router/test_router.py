@@ -33,7 +33,8 @@ from r2v_core.runs.manifest import RunManifest, write_manifest
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult, StageSpec, UpstreamRun
 from r2v_core.stages.calibrate import share_threshold
-from r2v_core.stages.train_router import calibrate, check_rows, run
+from r2v_core.stages.router_rows import check_rows
+from r2v_core.stages.train_router import calibrate, run
 from r2v_core.training.guarantee import LEVELS, guarantee_of, shortfall
 from r2v_core.training.lagrangian import (
     FailureModel,
