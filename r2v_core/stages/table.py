@@ -72,6 +72,7 @@ _BUILT_IN = (
         version="3",
         extends=("benchmark.name", "benchmark.max_steps", "benchmark.options", "teacher.options"),
         shared=True,
+        sharded=True,
     ),
     Stage(
         name="perturb",
@@ -116,6 +117,7 @@ _BUILT_IN = (
         sections=("benchmark", "slm", "perturbations", "candidates", "agent", *_ON_POLICY),
         root="data",
         shared=True,
+        sharded=True,
     ),
     Stage(
         name="train_verifier",
@@ -152,6 +154,7 @@ _BUILT_IN = (
         root="data",
         version="5",
         shared=True,
+        sharded=True,
     ),
     Stage(
         name="train_dpo",
@@ -182,6 +185,7 @@ _BUILT_IN = (
         root="data",
         version="11",
         shared=True,
+        sharded=True,
     ),
     Stage(
         name="train_router",
@@ -223,6 +227,7 @@ _BUILT_IN = (
             sections=(*_ROLLOUT, "evaluation"),
             version="11",
             shared=True,
+            sharded=True,
         )
         for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))
     ),
