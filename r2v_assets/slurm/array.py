@@ -15,9 +15,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from r2v_assets.outcome import mark_stopped
 from r2v_assets.slurm.ending import ACCOUNTING_S, accounted, cut_off, fail, ran_out_of_memory
 from r2v_assets.slurm.jobs import LOST_NODE, JobStatus, max_array_size, query_array, query_job, requeue
-from r2v_assets.slurm.login import Login
+from r2v_assets.slurm.login import Login, UnreachableError
 from r2v_assets.slurm.monitor import FIRST_POLL_S, REQUEUE_S, UNKNOWN_S, JobMonitor, Outage
 from r2v_assets.slurm.profile import FOLDER, Profile
 from r2v_assets.slurm.record import Attempt, JobRecord
@@ -64,7 +65,11 @@ def play_shards(
     watch = ArrayMonitor(
         login, array.job_id, profile.poll_s, context, lambda: False, job=job, shards=array.shards, profile=profile
     )
-    watch.until_end()
+    try:
+        watch.until_end()
+    finally:
+        if watch.cancelled:
+            mark_stopped(run_dir, f"SLURM job array {array.job_id} was cancelled")
     _account(login, record, job, watch.elements, context)
     failed = [index for index, status in watch.elements.items() if status.state not in ("COMPLETED", "")]
     if failed:
@@ -161,6 +166,8 @@ class ArrayMonitor(JobMonitor):
                 continue
             try:
                 requeue(self.login, f"{self.job_id}_{index}")
+            except UnreachableError:
+                raise
             except R2VError as error:
                 self.refused.add(index)
                 self.context.log.warning(f"shard {index} {why}, and SLURM does not take it back: {error}")

@@ -137,7 +137,7 @@ class Doctor:
             hint = f"qos '{resources.qos}' in {self.file}: `sacctmgr show qos` lists them"
         elif "array" in lower:
             most = max_array_size(self.login)
-            hint = f"shards: {resources.shards} in {self.file}: the cluster's job arrays have at most {most} elements"
+            hint = f"shards: {resources.shards} in {self.file}: job arrays have at most {most} elements"
         elif "configuration" in lower or "memory" in lower:
             hint = (
                 f"{resources.gpus} GPUs of type {resources.gpu_type}, {resources.cpus} CPUs, {resources.memory_text} "

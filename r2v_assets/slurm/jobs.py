@@ -130,7 +130,8 @@ def query_array(login: Login, job_id: str, count: int, known: Mapping[int, JobSt
     """Ask for the elements 0 to ``count`` - 1 of a job array.
 
     Args:
-        known: what was said of them before; accounting is not asked again for one that had completed.
+        known: what was said of them before. It holds for those that SLURM has forgotten since, and accounting is not
+            asked again for one that had completed.
 
     Raises:
         UnreachableError: if the login node can't be reached.
@@ -144,15 +145,15 @@ def query_array(login: Login, job_id: str, count: int, known: Mapping[int, JobSt
     for line in answer.out.splitlines() if not answer.status else []:
         facts = dict(_FACT.findall(line))
         found |= dict.fromkeys(task_ids(facts.get("ArrayTaskId", "")), _status(facts))
-    completed = {index: status for index, status in known.items() if status.state == "COMPLETED"}
-    found = completed | found
+    found = {index: status for index, status in known.items() if status.state == "COMPLETED"} | found
     if any(index not in found for index in range(count)):
         fields = "--allocations --noheader --parsable2 --format=JobID,State,ExitCode,NodeList"
         for line in login.run(f"sacct --jobs={number} {fields} 2>/dev/null").out.splitlines():
             element, state, exit_code, node = line.split("|")[:4]
             told = JobStatus(_word(state), "", node, exit_code)
             found = dict.fromkeys(task_ids(element.partition("_")[2].strip("[]")), told) | found
-    return {index: found.get(index, JobStatus("")) for index in range(count)}
+    ended = {index: status for index, status in known.items() if status.ended}
+    return {index: found.get(index) or ended.get(index) or JobStatus("") for index in range(count)}
 
 
 def task_ids(text: str) -> list[int]:

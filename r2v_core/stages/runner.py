@@ -166,7 +166,7 @@ def begin(spec: StageSpec, run_dir: Path) -> RunManifest:
         inputs=spec.inputs,
         wall_time_s=earlier.wall_time_s if earlier else 0.0,
         host=platform.node(),
-        slurm_job_id=os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID"),
+        slurm_job_id=os.environ.get("SLURM_ARRAY_JOB_ID" if processes.shard() else "SLURM_JOB_ID"),
         dagster_run_id=os.environ.get("R2V_DAGSTER_RUN_ID"),
         tags=spec.tags,
         notes=spec.notes,
