@@ -29,14 +29,16 @@ from r2v_assets.compute.base import StageCompute, write_spec
 from r2v_assets.compute.local import LocalCompute
 from r2v_assets.outcome import mark_stopped
 from r2v_assets.project import root
+from r2v_assets.slurm.array import attempt_status, play_shards
 from r2v_assets.slurm.ending import account, follow_up
-from r2v_assets.slurm.jobs import JobStatus, find_submitted, query_job, submit
-from r2v_assets.slurm.login import Login, named_secrets
+from r2v_assets.slurm.jobs import JobStatus, find_submitted
+from r2v_assets.slurm.login import Login
 from r2v_assets.slurm.monitor import JobMonitor
 from r2v_assets.slurm.profile import Profile, load_profile
-from r2v_assets.slurm.record import Attempt, JobRecord, read_record
+from r2v_assets.slurm.record import JobRecord, read_record
 from r2v_assets.slurm.script import Job, job_script
 from r2v_assets.slurm.stream import LogCopy, MessageReader, following
+from r2v_assets.slurm.submission import next_attempt, submit_attempt
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest
 from r2v_core.runs.spec import StageSpec, read_spec
 from r2v_core.stages.table import get_stage, is_on
@@ -61,15 +63,17 @@ class SlurmCompute(StageCompute):
                 continue
             job = _job(spec.model_copy(update={"run_id": path.parent.name, "run_dir": str(path.parent)}))
             job_id = record.last.job_id or find_submitted(job, record.last.attempt)
-            status = query_job(login, job_id) if job_id else JobStatus("")
-            if job_id and ((status.state and not status.ended) or _done(path.parent)):
+            shards = record.last.shards is not None
+            status = attempt_status(login, record.last, job_id) if job_id else JobStatus("")
+            to_gather = shards and status.state == "COMPLETED"
+            if job_id and ((status.state and not status.ended) or to_gather or _done(path.parent)):
                 context.log.info(f"SLURM job {job_id} is on this already ({path.parent.name}); not submitting another")
                 record.last.job_id = job_id
                 record.write(path.parent)
                 if path.parent != planned and not any(planned.iterdir()):
                     planned.rmdir()
                 return read_spec(path.parent / "spec.json")
-            if job_id:
+            if job_id and not shards:
                 account(login, record, path.parent, status, context.log)
             record.finished = True
             record.write(path.parent)
@@ -78,13 +82,19 @@ class SlurmCompute(StageCompute):
     def run(
         self, context: dg.AssetExecutionContext, spec: StageSpec, resources: Mapping[str, Any] = MappingProxyType({})
     ) -> RunManifest:
-        """Run the stage as a job, or as several where a time limit or a lost node ends one."""
+        """Run the stage as a job, or as several where a time limit or a lost node ends one; its shards before it."""
         profile = load_profile(self.profile, root()).asking(get_stage(spec.stage).asset, resources)
         if _local(profile, spec):
             return LocalCompute(echo=self.echo, grace_s=30.0).run(context, spec)
         run_dir = Path(spec.run_dir)
         record = read_record(run_dir) or JobRecord(fingerprint=spec.fingerprint, profile=profile.name)
         found = bool(record.attempts) and not record.finished and record.last.job_id is not None
+        asked = profile.resources(get_stage(spec.stage).asset)
+        if record.last.shards is not None if found else asked.shards > 1:
+            if not found:
+                write_spec(spec)
+            play_shards(context, spec, profile, record, _job(spec), submitted=found)
+            found, spec = False, spec.model_copy(update={"resumed": True})
         for left in range(profile.resubmit, -1, -1):
             status, lines = self._one_job(context, spec, profile, record, submitted=found)
             again = follow_up(context, spec, profile, record, status, lines, more=left > 0)
@@ -106,11 +116,7 @@ class SlurmCompute(StageCompute):
         """Submit a job, or take up the one that was, and wait for its end; last lines of its log too."""
         login, job, run_dir = Login(profile.login), _job(spec), Path(spec.run_dir)
         job.folder.mkdir(parents=True, exist_ok=True)
-        if not submitted:
-            number = record.last.attempt + 1 if record.attempts else 1
-            record.attempts.append(Attempt(attempt=number, name=job.name))
-            record.finished = False
-        attempt = record.last
+        attempt = record.last if submitted else next_attempt(record, job)
         reader = MessageReader(job.folder / f"messages-{attempt.attempt}.jsonl")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.PreviewWarning)  # of a part of Pipes that Dagster's own code uses
@@ -118,7 +124,6 @@ class SlurmCompute(StageCompute):
                 context=context, context_injector=dg.PipesEnvContextInjector(), message_reader=reader
             ) as session:
                 if not submitted:
-                    write_spec(spec)
                     variables = {
                         **session.get_bootstrap_env_vars(),
                         "R2V_PROJECT": spec.project,
@@ -126,13 +131,13 @@ class SlurmCompute(StageCompute):
                         "PYTHONUNBUFFERED": "1",
                         "TOKENIZERS_PARALLELISM": "false",
                     }
-                    script = job.folder / f"job-{attempt.attempt}.sh"
-                    script.write_text(job_script(profile, job, variables), encoding="utf-8")
-                    attempt.job_id = self._submit(login, job, attempt, profile, record, run_dir)
+                    write_spec(spec)
+                    submit_attempt(login, job, job_script(profile, job, variables), profile, record)
+                assert attempt.job_id is not None
+                if not submitted:
                     context.log.info(
                         f"submitted SLURM job {attempt.job_id}, {job.name}; log: {job.log(attempt.job_id)}"
                     )
-                assert attempt.job_id is not None
                 attempt.log = str(job.log(attempt.job_id).relative_to(run_dir))
                 record.write(run_dir)
                 hide = (b"error: ",) if self.echo else (b"error: ", f"[{spec.stage}] ".encode())
@@ -146,20 +151,6 @@ class SlurmCompute(StageCompute):
                         mark_stopped(run_dir, f"SLURM job {attempt.job_id} was cancelled")
         account(login, record, run_dir, status, context.log)
         return status, list(copy.tail)
-
-    @staticmethod
-    def _submit(login: Login, job: Job, attempt: Attempt, profile: Profile, record: JobRecord, run_dir: Path) -> str:
-        record.write(run_dir)  # so that the job is found should we end before sbatch answers
-        try:
-            return submit(
-                login, job, attempt.attempt, profile.environment_folder, named_secrets(profile.environment.pass_)
-            )
-        except BaseException:
-            if find_submitted(job, attempt.attempt) is None:
-                record.attempts.pop()
-                record.finished = True
-                record.write(run_dir)
-            raise
 
 
 def _local(profile: Profile, spec: StageSpec) -> bool:

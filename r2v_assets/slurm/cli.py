@@ -77,7 +77,11 @@ def render(
         return
     run_dir = root() / "<run directory>"
     job = Job(BY_ASSET[asset].name, partition, "<run id>", Path(run_dir), root())
-    say(job_script(chosen, job, {"R2V_PROJECT": str(root()), "PYTHONUNBUFFERED": "1"}), end="")
+    variables = {"R2V_PROJECT": str(root()), "PYTHONUNBUFFERED": "1"}
+    if chosen.resources(asset).shards > 1:
+        say(job_script(chosen, job, variables, sharded=True), end="")
+        say("\n# ---- after the job array above, this job gathers what its elements have made, and finishes the run\n")
+    say(job_script(chosen, job, variables), end="")
     for name in chosen.environment.pass_:
         say(f"# {name}: handed on from Dagster's environment at submission")
 

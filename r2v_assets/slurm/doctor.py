@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from r2v_assets.slurm.deploy import PACKAGES, VERSIONS, python_of
 from r2v_assets.slurm.gpus import GPUS, gpus_seen
-from r2v_assets.slurm.jobs import cancel, job_id_in, query_job
+from r2v_assets.slurm.jobs import cancel, job_id_in, max_array_size, query_job
 from r2v_assets.slurm.login import Login
 from r2v_assets.slurm.profile import FOLDER, Profile
 from r2v_assets.slurm.script import Job, job_script
@@ -106,11 +106,11 @@ class Doctor:
     def check_requests(self) -> str:
         """What every asset asks for is accepted: partitions, accounts, GPU types, limits."""
         problems: dict[str, list[str]] = {}
-        wanted = {asset: self.profile.resources(asset) for asset in BY_ASSET}
         by_options: dict[tuple[str, ...], list[str]] = {}
-        for asset, resources in wanted.items():
-            if resources.where == "slurm":
-                by_options.setdefault(tuple(resources.sbatch_options()), []).append(asset)
+        for asset in BY_ASSET:
+            if (resources := self.profile.resources(asset)).where == "slurm":
+                array = (f"--array={resources.array}",) if resources.shards > 1 else ()
+                by_options.setdefault((*array, *resources.sbatch_options()), []).append(asset)
         for options, assets in by_options.items():
             line = " ".join(shlex.quote(option) for option in options)
             answer = self.login.run(f"sbatch --test-only {line} --wrap true")
@@ -135,6 +135,9 @@ class Doctor:
             hint = f"account '{resources.account}' in {self.file}: `sacctmgr show assoc user=$USER` lists yours"
         elif "qos" in lower:
             hint = f"qos '{resources.qos}' in {self.file}: `sacctmgr show qos` lists them"
+        elif "array" in lower:
+            most = max_array_size(self.login)
+            hint = f"shards: {resources.shards} in {self.file}: job arrays have at most {most} elements"
         elif "configuration" in lower or "memory" in lower:
             hint = (
                 f"{resources.gpus} GPUs of type {resources.gpu_type}, {resources.cpus} CPUs, {resources.memory_text} "

@@ -6,7 +6,9 @@ import re
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 import dagster as dg
 
@@ -15,7 +17,7 @@ from r2v_assets.outcome import mark_stopped, outcome
 from r2v_assets.slurm.jobs import LOST_NODE, JobStatus, read_accounting
 from r2v_assets.slurm.login import Login
 from r2v_assets.slurm.profile import FOLDER, Profile
-from r2v_assets.slurm.record import JobRecord
+from r2v_assets.slurm.record import Attempt, JobRecord
 from r2v_assets.slurm.script import WARNED
 from r2v_core.errors import R2VError
 from r2v_core.runs.manifest import MANIFEST_NAME, read_manifest
@@ -37,20 +39,24 @@ def account(login: Login, record: JobRecord, run_dir: Path, status: JobStatus, l
     """Write down what SLURM's accounting says of the latest job, or what little is known without it."""
     attempt = record.last
     assert attempt.job_id is not None
-    end, facts = time.monotonic() + ACCOUNTING_S, None
-    while facts is None and time.monotonic() < end:
-        try:
-            facts = read_accounting(login, attempt.job_id)
-        except R2VError:
-            facts = None
-        if facts is None:
-            time.sleep(1.0)
-    if facts is None:
+    facts = accounted(login, attempt.job_id, status, time.monotonic() + ACCOUNTING_S)
+    if "ended_at" not in facts:
         log.warning(f"sacct does not know yet that SLURM job {attempt.job_id} has ended; its numbers will be missing")
-        facts = {"state": status.state or "UNKNOWN", "nodes": status.node, "exit_code": status.exit_code}
-    facts["restarts"] = max(status.restarts, facts.get("restarts", 0))
     record.attempts[-1] = attempt.model_copy(update=facts)
     record.write(run_dir)
+
+
+def accounted(login: Login, job_id: str, status: JobStatus, end: float) -> dict[str, Any]:
+    """What accounting says of a job's end, asked until a moment of the monotonic clock, or what is known without it."""
+    facts = None
+    while facts is None:
+        with suppress(R2VError):
+            facts = read_accounting(login, job_id)
+        if facts is None and time.monotonic() >= end:
+            facts = {"state": status.state or "UNKNOWN", "nodes": status.node, "exit_code": status.exit_code}
+        elif facts is None:
+            time.sleep(1.0)
+    return facts | {"restarts": max(status.restarts, facts.get("restarts", 0))}
 
 
 def follow_up(
@@ -80,17 +86,49 @@ def follow_up(
         record.finished = True
         record.write(run_dir)
         return None
-    why = None
-    if status.state == "TIMEOUT" or status.exit_code == f"{WARNED}:0":
-        why = "met its time limit"
-    elif status.state in LOST_NODE:
-        why = {"PREEMPTED": "was preempted"}.get(status.state, f"lost its node {status.node}")
+    why = cut_off(status)
     if why is not None and more:
         mark_stopped(run_dir, f"SLURM job {job_id} {why}")
         return f"SLURM job {job_id} {why}; the run goes on in another job where this one stopped"
+    fail(spec, profile, record, record.last, status, last_lines, why)
+
+
+def cut_off(status: JobStatus) -> str | None:
+    """Why a job that has ended could go on; None if it ended by itself."""
+    if status.state == "TIMEOUT" or status.exit_code == f"{WARNED}:0":
+        return "met its time limit"
+    if status.state in LOST_NODE:
+        return {"PREEMPTED": "was preempted"}.get(status.state, f"lost its node {status.node}")
+    return None
+
+
+def ran_out_of_memory(status: JobStatus, last_lines: Sequence[str]) -> bool:
+    """Whether SLURM or a job's last lines say so."""
+    return status.state == "OUT_OF_MEMORY" or any(_OUT_OF_MEMORY.search(line) for line in last_lines)
+
+
+def fail(
+    spec: StageSpec,
+    profile: Profile,
+    record: JobRecord,
+    attempt: Attempt,
+    status: JobStatus,
+    last_lines: Sequence[str],
+    why: str | None,
+) -> NoReturn:
+    """End a run whose job failed for good.
+
+    Args:
+        attempt: the job, one of the record's.
+        why: what cut it off, if something did.
+
+    Raises:
+        StageFailure: always.
+    """
+    run_dir, job_id = Path(spec.run_dir), attempt.job_id
     record.finished = True
     record.write(run_dir)
-    error = _explain(spec, profile, record, status, last_lines, why)
+    error = _explain(spec, profile, record, attempt, status, last_lines, why)
     if error is None:
         outcome(
             spec, _process_status(status.exit_code), [line for line in last_lines if not line.startswith("slurmstepd")]
@@ -102,7 +140,7 @@ def follow_up(
         metadata={
             "run_id": spec.run_id,
             "run_dir": dg.MetadataValue.path(spec.run_dir),
-            "slurm_job": dg.MetadataValue.json(record.last.model_dump(exclude_none=True)),
+            "slurm_job": dg.MetadataValue.json(attempt.model_dump(exclude_none=True)),
             "last_lines": dg.MetadataValue.md("```\n" + "\n".join(last_lines) + "\n```"),
         },
         allow_retries=False,
@@ -110,10 +148,16 @@ def follow_up(
 
 
 def _explain(
-    spec: StageSpec, profile: Profile, record: JobRecord, status: JobStatus, last_lines: Sequence[str], why: str | None
+    spec: StageSpec,
+    profile: Profile,
+    record: JobRecord,
+    attempt: Attempt,
+    status: JobStatus,
+    last_lines: Sequence[str],
+    why: str | None,
 ) -> str | None:
     """Why a job failed, where SLURM or its last lines know it better than the stage does."""
-    stage, file, job_id = get_stage(spec.stage), f"{FOLDER}/{profile.name}.yaml", record.last.job_id
+    stage, file, job_id = get_stage(spec.stage), f"{FOLDER}/{profile.name}.yaml", attempt.job_id
     asset = stage.asset
     resources = profile.resources(asset)
     again = "materialise again to resume the run where it stopped"
@@ -122,8 +166,8 @@ def _explain(
             f"SLURM job {job_id} {why}, as {len(record.attempts)} jobs of this run did (resubmit: {profile.resubmit} "
             f"in {file}); raise assets.{asset}.time ({resources.time}) there, or {again}"
         )
-    if status.state == "OUT_OF_MEMORY" or any(_OUT_OF_MEMORY.search(line) for line in last_lines):
-        used = record.last.model_dump().get("max_memory_mb")
+    if ran_out_of_memory(status, last_lines):
+        used = attempt.model_dump().get("max_memory_mb")
         seen_mb = f", {used:.0f} MB seen" if used else ""
         lower = f", or lower {stage.memory_key}" if stage.memory_key else ""
         return (
@@ -134,7 +178,7 @@ def _explain(
         return f"SLURM job {job_id} was cancelled from outside (scancel, or an administrator); {again}"
     if status.state == "":
         return (
-            f"SLURM knows nothing of job {job_id} any more, and its stage did not finish; see {record.last.log} in the "
+            f"SLURM knows nothing of job {job_id} any more, and its stage did not finish; see {attempt.log} in the "
             f"run directory, or {again}"
         )
     return None

@@ -35,6 +35,7 @@ _EXTRA = (
     "Restarts",
 )
 """What we ask ``sacct`` for beside what the collector reads; older versions don't know the last."""
+_FACT = re.compile(r"(\w+)=(\S*)")
 _NO_TIME = {"", "Unknown", "None", "N/A"}
 
 
@@ -120,19 +121,69 @@ exit 1"""
     answer = login.run(script)
     controller, _, accounting = answer.out.partition(f"{_MARK}\n")
     if controller.strip():
-        facts = dict(re.findall(r"(\w+)=(\S*)", controller))
-        return JobStatus(
-            _word(facts.get("JobState", "")),
-            facts.get("Reason", "").replace("None", ""),
-            facts.get("NodeList", "").replace("(null)", ""),
-            facts.get("ExitCode", ""),
-            int(facts.get("Restarts") or 0),
-        )
+        return _status(dict(_FACT.findall(controller)))
     if accounting.strip():
         state, exit_code, node = accounting.strip().splitlines()[-1].split("|")[:3]
         return JobStatus(_word(state), "", node, exit_code)
     answer.checked("can't ask SLURM for the job")
     return JobStatus("")
+
+
+def query_array(login: Login, job_id: str, count: int, known: Mapping[int, JobStatus]) -> dict[int, JobStatus]:
+    """Ask for the elements 0 to ``count`` - 1 of a job array.
+
+    Args:
+        known: what was said of them before. It holds for those that SLURM has forgotten since, and accounting is not
+            asked again for one that had completed.
+
+    Raises:
+        UnreachableError: if the login node can't be reached.
+        R2VError: if SLURM can't be asked there.
+    """
+    number = shlex.quote(job_id)
+    answer = login.run(f"scontrol show job --oneliner {number} 2>&1")
+    if answer.status and "Invalid job id" not in answer.out:
+        raise R2VError(f"can't ask SLURM for the job: {answer.out.strip()}")
+    found: dict[int, JobStatus] = {}
+    for line in answer.out.splitlines() if not answer.status else []:
+        facts = dict(_FACT.findall(line))
+        found |= dict.fromkeys(task_ids(facts.get("ArrayTaskId", "")), _status(facts))
+    found = {index: status for index, status in known.items() if status.state == "COMPLETED"} | found
+    if any(index not in found for index in range(count)):
+        fields = "--allocations --noheader --parsable2 --format=JobID,State,ExitCode,NodeList"
+        for line in login.run(f"sacct --jobs={number} {fields} 2>/dev/null").out.splitlines():
+            element, state, exit_code, node = line.split("|")[:4]
+            told = JobStatus(_word(state), "", node, exit_code)
+            found = dict.fromkeys(task_ids(element.partition("_")[2].strip("[]")), told) | found
+    ended = {index: status for index, status in known.items() if status.ended}
+    return {index: found.get(index) or ended.get(index) or JobStatus("") for index in range(count)}
+
+
+def task_ids(text: str) -> list[int]:
+    """The elements of a job array in SLURM's way of listing them: ``0,2-5%2`` → 0, 2, 3, 4, 5."""
+    ranges = re.findall(r"(\d+)(?:-(\d+))?", text.partition("%")[0])
+    return [index for first, last in ranges for index in range(int(first), int(last or first) + 1)]
+
+
+def requeue(login: Login, job_id: str) -> None:
+    """Put a job or an element of a job array that has ended back into the queue.
+
+    Raises:
+        R2VError: if SLURM refuses.
+    """
+    login.run(f"scontrol requeue {shlex.quote(job_id)}").checked("scontrol requeue")
+
+
+def max_array_size(login: Login) -> int:
+    """How many elements a job array of the cluster may have.
+
+    Raises:
+        R2VError: if SLURM does not say.
+    """
+    said = login.run("scontrol show config").checked("scontrol show config")
+    if (found := re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)) is None:
+        raise R2VError("scontrol show config: names no MaxArraySize; leave out 'shards' of the profile")
+    return int(found[1])
 
 
 def cancel(login: Login, job_id: str) -> None:
@@ -167,7 +218,7 @@ def read_accounting(login: Login, job_id: str) -> dict[str, Any] | None:
     ran = int(row["ElapsedRaw"] or 0) > 0 and _word(row["State"]) not in LOST_NODE
     if ran and not _has_ended(batch):
         return None
-    numbers = SlurmMetricsCollector().collect_job_metrics(int(job_id), None, sacct_output=told)  # type: ignore[arg-type]
+    numbers = SlurmMetricsCollector().collect_job_metrics(job_id, None, sacct_output=told)  # type: ignore[arg-type]
     return {
         "state": _word(row["State"]),
         "partition": row["Partition"],
@@ -185,6 +236,17 @@ def read_accounting(login: Login, job_id: str) -> dict[str, Any] | None:
         "exit_code": row["ExitCode"],
         "restarts": int(row.get("Restarts") or 0),
     }
+
+
+def _status(facts: Mapping[str, str]) -> JobStatus:
+    """What ``scontrol show job`` says of a job, or of an element of a job array."""
+    return JobStatus(
+        _word(facts.get("JobState", "")),
+        facts.get("Reason", "").replace("None", ""),
+        facts.get("NodeList", "").replace("(null)", ""),
+        facts.get("ExitCode", ""),
+        int(facts.get("Restarts") or 0),
+    )
 
 
 def _has_ended(row: Mapping[str, str]) -> bool:

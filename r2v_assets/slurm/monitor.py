@@ -99,13 +99,16 @@ class JobMonitor:
                 if time.monotonic() - asked > 30:  # once more, should the first have been lost
                     cancel(self.login, self.job_id)
                     asked = time.monotonic()
-                if query_job(self.login, self.job_id).state in ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", ""):
+                if self._is_gone():
                     self.cancelled = True
                     return
             except UnreachableError:
                 pass
             time.sleep(1.0)
         self.context.log.error(f"SLURM job {self.job_id} is still there; end it by hand: scancel {self.job_id}")
+
+    def _is_gone(self) -> bool:
+        return query_job(self.login, self.job_id).state in ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "")
 
 
 class Outage:

@@ -130,6 +130,8 @@ class Profile(_Section):
         if wrong := _resource_problems(dict(wanted)):
             raise R2VError("\n".join(f"cluster.{key}: {what}" for key, what in wrong.items()))
         changed = self.model_copy(update={"assets": {**self.assets, asset: {**self.assets.get(asset, {}), **wanted}}})
+        if wrong_shards := _shards_problem(changed, asset):
+            raise R2VError(f"cluster: {wrong_shards} ({self.name})")
         limit = changed.resources(asset).time
         if seconds(limit) <= self.warn_s:
             raise R2VError(
@@ -233,7 +235,12 @@ def _consistency(profile: Profile, shown: str) -> list[str]:
             problems.append(f"{shown}: {key}: '{value}' has to be an absolute path, the same on every node")
     if seconds(limit := profile.orchestrator_resources().time) <= profile.warn_s:
         problems.append(f"{shown}: orchestrator.time: {limit} is not longer than warn_s ({profile.warn_s} s)")
+    for section, entry in _resource_sections(profile):
+        if "shards" in entry and not section.startswith("assets."):
+            problems.append(f"{shown}: {section}.shards: says how one stage is divided; write it under assets")
     for asset in BY_ASSET:
+        if wrong := _shards_problem(profile, asset):
+            problems.append(f"{shown}: assets.{asset}.{wrong}")
         resources = profile.resources(asset)
         if resources.where == "slurm" and seconds(resources.time) <= profile.warn_s:
             problems.append(
@@ -243,6 +250,21 @@ def _consistency(profile: Profile, shown: str) -> list[str]:
     if profile.login.key and not Path(profile.login.key).expanduser().is_file():
         problems.append(f"{shown}: login.key: no file '{profile.login.key}'")
     return problems
+
+
+def _shards_problem(profile: Profile, asset: str) -> str | None:
+    """Why a stage can't be played in the shards that a profile asks for."""
+    asked = profile.resources(asset)
+    if asked.shards == 1:
+        return None
+    if not BY_ASSET[asset].sharded:
+        able = ", ".join(name for name, stage in BY_ASSET.items() if stage.sharded)
+        return f"shards: this stage can't be divided; those that can: {able}"
+    if asked.where == "local":
+        return "shards: it runs beside Dagster (where: local), in one process; leave one of the two out"
+    if (processes := asked.processes or asked.gpus) > 1:
+        return f"shards: each would run as {processes} processes, but a shard is one; add processes: 1"
+    return None
 
 
 def _line(lines: dict[str, int], dotted: str) -> int:

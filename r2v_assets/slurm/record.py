@@ -23,6 +23,8 @@ class Attempt(BaseModel):
     log: str | None = None
     """Relative to the run directory."""
     state: str | None = None
+    shards: int | None = None
+    """Elements, of a job array that may be at work; once it is over, each has a submission of its own here."""
 
 
 class JobRecord(BaseModel):

@@ -43,6 +43,8 @@ class Resources(BaseModel):
     processes: int | None = Field(
         None, ge=1, description="processes that share the work of a stage that can be shared; none: one per GPU"
     )
+    shards: int = Field(1, ge=1, description="elements of a job array, each of which plays a part of the stage")
+    shards_at_once: int | None = Field(None, ge=1, description="how many of these run side by side; none: all")
     cpus: int = Field(4, ge=1, description="CPU cores")
     memory: str | None = Field("16G", description="memory of the job, e.g. 32G; 0: the node's; none: not asked for")
     memory_per_cpu: str | None = Field(None, description="memory for each core, e.g. 4G, in the place of memory")
@@ -100,6 +102,11 @@ class Resources(BaseModel):
         """How messages name the memory that is asked for."""
         each = f"{self.memory_per_cpu} for each of {self.cpus} CPUs" if self.memory_per_cpu else None
         return each or self.memory or "the cluster's default memory"
+
+    @property
+    def array(self) -> str:
+        """The elements of the shards' job array, as sbatch takes them."""
+        return f"0-{self.shards - 1}" + (f"%{self.shards_at_once}" if self.shards_at_once else "")
 
     def options(self) -> list[str]:
         """Options that sbatch and srun share, in the order of the fields."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from r2v_assets.slurm.profile import Profile
 from r2v_core.partition import Partition
-from r2v_core.runs.processes import launch_arguments
+from r2v_core.runs.processes import SHARD, launch_arguments
 from r2v_core.stages.table import get_stage
 
 FOLDER = "slurm"
@@ -25,6 +25,7 @@ _SCRIPT = """\
 
 # SLURM warns before the time limit (USR1, to this shell only): the stage is asked to save and stop (TERM) and goes on
 # in another job. scancel sends TERM to all processes; this shell then waits until the stage has closed its files.
+rm -f {folder}/warned-"$SLURM_JOB_ID" # of a time before it was put back into the queue
 stage=
 warned() {{
     echo "[slurm] the time limit is near: asking the stage to save and stop"
@@ -98,23 +99,31 @@ class Job:
         return self.run_dir / FOLDER
 
     def log(self, job_id: str) -> Path:
-        """The log of one of the run's jobs: what the stage prints."""
+        """The log of one of the run's jobs, or of a job array's element: what the stage prints."""
         return self.folder / f"job-{job_id}.log"
 
 
-def job_script(profile: Profile, job: Job, variables: Mapping[str, str]) -> str:
-    """The whole script. ``variables`` are set for the stage; secrets are not among them (see :mod:`.login`)."""
+def job_script(profile: Profile, job: Job, variables: Mapping[str, str], *, sharded: bool = False) -> str:
+    """The whole script. ``variables`` are set for the stage; secrets are not among them (see :mod:`.login`).
+
+    Args:
+        sharded: the job array of the stage's shards, in the place of the job that gathers what they made.
+    """
+    asked = profile.resources(job.asset)
     options = [
         f"--job-name={job.name}",
         f"--comment={job.run_id}",
-        f"--output={job.folder}/job-%j.log",
+        f"--output={job.folder}/job-{'%A_%a' if sharded else '%j'}.log",
+        *([f"--array={asked.array}"] if sharded else []),
         "--open-mode=append",
         "--requeue",
         f"--signal=B:USR1@{profile.warn_s}",
         "--export=ALL",
-        *profile.resources(job.asset).sbatch_options(),
+        *asked.sbatch_options(),
     ]
     lines = {**variables, **profile.environment.set}
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in lines.items()]
+    exports += [f'export {SHARD}="$SLURM_ARRAY_TASK_ID/{asked.shards}"'] if sharded else []
     modules = "".join(f"module load {shlex.quote(name)}\n" for name in profile.environment.modules)
     quote = shlex.quote
     return _SCRIPT.format(
@@ -124,7 +133,7 @@ def job_script(profile: Profile, job: Job, variables: Mapping[str, str]) -> str:
         project=quote(str(job.project)),
         environment=quote(str(profile.environment_folder)),
         modules=modules,
-        exports="\n".join(f"export {name}={quote(value)}" for name, value in lines.items()),
+        exports="\n".join(exports),
         command=shlex.join(_command(profile, job)),
         not_visible=NOT_VISIBLE,
         wrong_python=WRONG_PYTHON,

@@ -37,7 +37,8 @@ def show(profile: Profile, project: Path, all_jobs: bool) -> None:
     for job_id, name, state, reason, node, elapsed, limit in rows:
         asset, key = _named(name)
         why = "" if reason in ("None", "") else reason
-        table.add_row(job_id, asset, key, state.lower(), why, node, elapsed, limit, logs.get(job_id, ""))
+        log = logs.get(job_id) or logs.get(job_id.partition("_")[0], "")
+        table.add_row(job_id, asset, key, state.lower(), why, node, elapsed, limit, log)
     console = rich_console(markup=False, width=None if sys.stdout.isatty() else 400)  # in a pipe: one line a job
     if rows:
         console.print(table)
@@ -53,10 +54,10 @@ def cancel_jobs(profile: Profile, partition: str | None, asset: str | None, say:
     for job_id, name, state, *_ in rows:
         job_asset, key = _named(name)
         if partition in (None, key) and asset in (None, job_asset):
-            chosen.append(job_id)
+            chosen.append(job_id.partition("_")[0])  # of a job array the whole
             say(f"cancelling job {job_id}: {job_asset} of {printable(key)}, {state.lower()}")
     if chosen:
-        login.run(shlex.join(["scancel", *chosen])).checked("scancel")
+        login.run(shlex.join(["scancel", *dict.fromkeys(chosen)])).checked("scancel")
     else:
         say("no such job is waiting or running")
 

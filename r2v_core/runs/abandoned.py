@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from r2v_core.runs.locks import LOCK_NAME
+from r2v_core.runs.locks import LOCK_NAME, shards_alive
 from r2v_core.runs.manifest import MANIFEST_NAME, RunManifest, read_manifest, sweep_temporaries, utc_now, write_atomic
 
 KILLED = "its process was killed"
@@ -19,7 +19,7 @@ def end_partial(run_dir: Path, error: str) -> RunManifest | None:
     try:
         with FileLock(run_dir / LOCK_NAME, timeout=0):
             manifest = read_manifest(run_dir)
-            if manifest.status != "running":
+            if manifest.status != "running" or shards_alive(run_dir):
                 return None
             update = {"status": "partial", "finished_at": utc_now(), "error": error}
             sweep_temporaries(run_dir)

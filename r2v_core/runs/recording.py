@@ -52,17 +52,19 @@ class Records(Generic[K, T]):
         """Make what is not on disk yet, appending each record as it is made; return all by key.
 
         A record is on disk whole or not at all, and never twice. A chunk that lacks records is made anew from its
-        beginning. Of several processes that run the stage, each takes every n-th chunk.
+        beginning. Of several processes that run the stage, or of its shards, each takes every n-th chunk.
 
         Raises:
-            PartDone: in helper processes, once every process has made its part, if these records are the last.
+            PartDone: in helper processes, once every process has made its part, if these records are the last; in a
+                shard once it has made its own, for what follows may depend on all of them.
         """
-        wanted = {key for chunk in chunks for key in chunk.keys}
+        first, every = processes.part()
+        own, sharded = list(chunks)[first::every], processes.shard() is not None
+        wanted = {key for chunk in (own if sharded else chunks) for key in chunk.keys}
         done = self._on_disk(wanted)
         if done:
             missing = len(wanted) - len(done)
             self.report.log(f"{len(done)} of {len(wanted)} {self.what} are on disk already; {missing} to go")
-        own = list(chunks)[processes.rank() :: processes.count()]
         total = len(done) + sum(key not in done for chunk in own for key in chunk.keys)
         for record in done.values():
             self.on_record(record, False)
@@ -80,6 +82,9 @@ class Records(Generic[K, T]):
                     done[key] = record
                     self.on_record(record, True)
                     self.report.progress(self.what, len(done), total, **self.facts())
+        if sharded:
+            self.report.at(self.what, len(done), total)
+            raise processes.PartDone
         if processes.count() > 1:
             if self.last:
                 processes.gather(self.path, self.model, self.key)
@@ -90,7 +95,7 @@ class Records(Generic[K, T]):
         return done
 
     def _on_disk(self, wanted: Collection[K]) -> dict[K, T]:
-        """The wanted records that are on disk, those of an earlier attempt's helper processes too."""
+        """The wanted records that are on disk, those of an earlier attempt's helper processes and of shards too."""
         store = JsonlStore(self.path, self.model)
         if processes.is_main():
             processes.merge_rank_files(self.path, self.model, self.key)
@@ -99,6 +104,8 @@ class Records(Generic[K, T]):
         done = {self.key(record): record for record in store if self.key(record) in wanted}
         for problem in store.problems:
             self.report.log(f"warning: {problem}; the record is made again")
+        for path in processes.rank_files(self.path) if processes.shard() else []:  # others may be writing theirs
+            done |= {self.key(record): record for record in JsonlStore(path, self.model) if self.key(record) in wanted}
         processes.wait_for_all()  # nobody appends while another still reads
         return done
 

@@ -27,6 +27,8 @@ class Reporter:
         self.stage = stage
         self.sink = sink
         self.every_s = every_s
+        self.at: Callable[[str, int, int], None] = lambda what, done, total: None
+        """Called with every progress that is told."""
         self._began: dict[str, tuple[float, int]] = {}
         self._last = 0.0
         self._tty = sys.stderr.isatty()
@@ -53,6 +55,7 @@ class Reporter:
         if done < total and now - self._last < self.every_s:
             return
         self._last = now
+        self.at(what, done, total)
         began, first = self._began[what]
         elapsed = max(now - began, 1e-9)
         rate = (done - first) / elapsed
@@ -72,7 +75,7 @@ def open_reporter(stage: str) -> Reporter:
     The only place of ``r2v_core`` that knows an orchestrator may exist.
     """
     if not processes.is_main():
-        return Reporter(f"{stage} {processes.rank()}")
+        return Reporter(f"{stage} {processes.own_name()}")
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:
         return Reporter(stage)
     from dagster_pipes import open_dagster_pipes

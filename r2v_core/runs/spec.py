@@ -130,7 +130,7 @@ StageFunction = Callable[[StageContext], StageResult]
 def load_upstream(spec: StageSpec) -> dict[str, UpstreamRun]:
     """Open every input named in ``spec`` and check that it is finished and unchanged since planning.
 
-    Every file that it names is read and compared with the digest that its run gave it, by the main process.
+    Every file that it names is read and compared with the digest that its run gave it, by the main process and shards.
 
     Raises:
         R2VError: naming the input that is missing, unfinished or altered.
@@ -144,7 +144,7 @@ def load_upstream(spec: StageSpec) -> dict[str, UpstreamRun]:
                 f"input '{item.role}' ({item.run_id}) is {manifest.status} with digest {manifest.digest or 'none'}, "
                 f"but {item.digest} was planned for; materialise it again"
             )
-        if processes.is_main():
+        if processes.rank() == 0:
             verify(directory, manifest)
         runs[item.role] = UpstreamRun(directory, manifest)
     return runs

@@ -38,6 +38,9 @@ class Stage:
     """Roles of inputs that ``data.merge`` replaces by the merge of several runs."""
     shared: bool = False
     """Whether several processes can run it together, one a GPU (:mod:`r2v_core.runs.processes`)."""
+    sharded: bool = False
+    """Whether shards can each play a part of it on their own (:mod:`r2v_core.stages.sharded`): a stage whose work is
+    records that are made chunk by chunk."""
     extends: tuple[str, ...] = ()
     """Config keys that a run which builds on a finished one has to share with it; none: the stage has no such runs."""
     arguments: tuple[str, ...] = ()

@@ -116,11 +116,14 @@ def _plan(stage: str, args: argparse.Namespace) -> StageSpec:
         except R2VError as error:
             raise R2VError(f"--spec {error}") from error
     from r2v_core.partition import Partition
+    from r2v_core.runs import processes
     from r2v_core.runs.directories import project_root
     from r2v_core.stages.at_work import refuse_if_at_work
     from r2v_core.stages.experiments import partition_config
     from r2v_core.stages.plan import parse_inputs, plan
 
+    if processes.shard() and not args.run_id:
+        raise R2VError(f"{processes.SHARD} is set: name the run that all shards play with --run-id, or unset it")
     partition = Partition.parse(args.partition)
     spec = plan(
         stage,
@@ -144,6 +147,7 @@ def main(stage: str, argv: Sequence[str] | None = None) -> int:
     from r2v_core.runs.reporting import open_reporter
     from r2v_core.stages.at_work import AtWorkError, wait_for
     from r2v_core.stages.runner import execute, exit_with, run_worker
+    from r2v_core.stages.sharded import run_shard
 
     try:
         args = _parse(stage, sys.argv[1:] if argv is None else argv)
@@ -153,7 +157,9 @@ def main(stage: str, argv: Sequence[str] | None = None) -> int:
         while True:
             try:
                 spec = processes.from_main(lambda: _plan(stage, args))
-                if processes.is_main():
+                if processes.shard():
+                    run_shard(spec, open_reporter(stage))
+                elif processes.is_main():
                     execute(spec, open_reporter(stage))
                 else:
                     run_worker(spec, open_reporter(stage))

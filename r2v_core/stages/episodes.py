@@ -56,12 +56,15 @@ def record_episodes(
 
     Raises:
         R2VError: if too many episodes end in an error (:mod:`r2v_core.stages.failed_episodes`).
-        PartDone: in helper processes, once every process has played its part, if these episodes are the last.
+        PartDone: in helper processes, once every process has played its part, if these episodes are the last; in a
+            shard once it has played its own.
     """
     ids = {job.episode_id for job in jobs}
     if len(ids) != len(jobs):
         raise R2VError("two jobs share an episode id; the task suite holds a task twice")
-    if ctx.config.episodes.retry_errors and processes.is_main() and (again := drop_errors(ctx.run_dir / file, ids)):
+    retry, sharded = ctx.config.episodes.retry_errors, processes.shard() is not None
+    own_file = processes.rank_file(ctx.run_dir / file)
+    if retry and (processes.is_main() or sharded) and (again := drop_errors(own_file, ids)):
         ctx.report.log(f"{again} episodes that ended in an error are played again")
     processes.wait_for_all()
     counted: Counter[str] = Counter()
@@ -71,7 +74,8 @@ def record_episodes(
         counted.update(episodes=1, solved=episode.success)
         if new and log_name:
             _log(ctx.run_dir / log_name, episode)
-        failures.count(episode, new)
+        if new or not (sharded and retry):  # those of before, the main process plays again
+            failures.count(episode, new)
 
     def chunk_of(group: Sequence[Job]) -> Chunk[str, Episode]:
         keys = tuple(job.episode_id for job in group)

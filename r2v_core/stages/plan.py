@@ -9,6 +9,7 @@ from r2v_core.config import LoadedConfig
 from r2v_core.engines import check_engine
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
+from r2v_core.runs import processes
 from r2v_core.runs.directories import check_run_id, find_resumable, new_run_id, project_root, relative_to, runs_folder
 from r2v_core.runs.fingerprint import fingerprint
 from r2v_core.runs.locks import is_alive
@@ -126,5 +127,5 @@ def _check_continuable(existing: RunManifest, stage: Stage, partition: Partition
             f"run '{existing.run_id}' was begun with another config, code version or inputs (fingerprint "
             f"{existing.fingerprint[:12]} against {print_[:12]}); leave --run-id out to start a new run"
         )
-    if is_alive(where):
+    if processes.shard() is None and is_alive(where):
         raise R2VError(f"run '{existing.run_id}' is being written by another process right now")

@@ -13,8 +13,6 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from r2v_core.config import config_snapshot
 from r2v_core.console import say
 from r2v_core.digest import digest_of
@@ -23,7 +21,7 @@ from r2v_core.partition import Partition
 from r2v_core.runs import processes, stopping
 from r2v_core.runs.artifacts import digests
 from r2v_core.runs.directories import relative_to
-from r2v_core.runs.locks import LOCK_NAME, note_writer
+from r2v_core.runs.locks import LOCK_NAME, held_by, note_writer, shards_alive
 from r2v_core.runs.manifest import (
     IMPORT,
     MANIFEST_NAME,
@@ -42,9 +40,6 @@ from r2v_core.runs.storage import StorageError, reserve, storage_error
 from r2v_core.stages.at_work import refuse_if_begun_before
 from r2v_core.stages.table import get_stage
 from r2v_core.teachers.budget import BudgetSpent
-
-LOCK_S = 1.0
-"""Who looks whether a run is alive holds its lock for a moment."""
 
 
 def stage_function(name: str) -> StageFunction:
@@ -69,36 +64,29 @@ def execute(spec: StageSpec, report: Reporter) -> RunManifest:
             f"stage '{spec.stage}' runs in one process, not in {processes.count()}; start it without a launcher"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / LOCK_NAME, timeout=LOCK_S)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise R2VError(f"run '{spec.run_id}' is being written by another process right now") from None
-
-    try:
-        with stopping.listening(), stopping.held():
-            return _execute_locked(spec, run_dir, report)
-    finally:
-        lock.release()
+    with held_by(run_dir / LOCK_NAME, f"run '{spec.run_id}'"), stopping.listening(), stopping.held():
+        if shards_alive(run_dir):
+            raise R2VError(f"shards of run '{spec.run_id}' are being played right now; it can be finished after them")
+        return _execute_locked(spec, run_dir, report)
 
 
 def run_worker(spec: StageSpec, report: Reporter) -> None:
     """Run a helper process's part of a planned stage; the main process's :func:`execute` does the rest."""
     with stopping.listening(), suppress(processes.PartDone):
-        stage_function(spec.stage)(_context(spec, Path(spec.run_dir), report))
+        stage_function(spec.stage)(open_context(spec, Path(spec.run_dir), report))
 
 
 def _execute_locked(spec: StageSpec, run_dir: Path, report: Reporter) -> RunManifest:
     sweep_temporaries(run_dir)
     note_writer(run_dir)
-    manifest = _begin(spec, run_dir)
+    manifest = begin(spec, run_dir)
     write_manifest(manifest, run_dir)
     refuse_if_begun_before(spec, manifest)
     reserve(run_dir)
     began = time.monotonic()
     report.log(f"{'resuming' if spec.resumed else 'starting'} run {spec.run_id} for {spec.partition}")
     try:
-        context = _context(spec, run_dir, report)
+        context = open_context(spec, run_dir, report)
         for role, run in context.inputs.items():
             if run.manifest.stage == IMPORT:
                 counts = run.manifest.counts
@@ -145,7 +133,8 @@ def _remove_scratch(run_dir: Path, names: Iterable[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _context(spec: StageSpec, run_dir: Path, report: Reporter) -> StageContext:
+def open_context(spec: StageSpec, run_dir: Path, report: Reporter) -> StageContext:
+    """What the stage's function is given; its inputs are checked."""
     project = Path(spec.project)
     cache = project / spec.config.paths.cache
     cache.mkdir(parents=True, exist_ok=True)
@@ -161,7 +150,8 @@ def _context(spec: StageSpec, run_dir: Path, report: Reporter) -> StageContext:
     )
 
 
-def _begin(spec: StageSpec, run_dir: Path) -> RunManifest:
+def begin(spec: StageSpec, run_dir: Path) -> RunManifest:
+    """The manifest of a planned run that begins now or goes on."""
     partition = Partition.parse(spec.partition)
     snapshot = config_snapshot(spec.config)
     earlier = read_manifest(run_dir) if (run_dir / MANIFEST_NAME).exists() else None
@@ -187,7 +177,7 @@ def _begin(spec: StageSpec, run_dir: Path) -> RunManifest:
         inputs=spec.inputs,
         wall_time_s=earlier.wall_time_s if earlier else 0.0,
         host=platform.node(),
-        slurm_job_id=os.environ.get("SLURM_JOB_ID"),
+        slurm_job_id=os.environ.get("SLURM_ARRAY_JOB_ID" if processes.shard() else "SLURM_JOB_ID"),
         dagster_run_id=os.environ.get("R2V_DAGSTER_RUN_ID"),
         tags=spec.tags,
         notes=spec.notes,

@@ -72,6 +72,7 @@ _BUILT_IN = (
         version="3",
         extends=("benchmark.name", "benchmark.max_steps", "benchmark.options", "teacher.options"),
         shared=True,
+        sharded=True,
     ),
     Stage(
         name="perturb",
@@ -117,6 +118,7 @@ _BUILT_IN = (
         root="data",
         version="2",
         shared=True,
+        sharded=True,
     ),
     Stage(
         name="train_verifier",
@@ -153,6 +155,7 @@ _BUILT_IN = (
         root="data",
         version="6",
         shared=True,
+        sharded=True,
     ),
     Stage(
         name="train_dpo",
@@ -183,6 +186,7 @@ _BUILT_IN = (
         root="data",
         version="12",
         shared=True,
+        sharded=True,
     ),
     Stage(
         name="train_router",
@@ -224,6 +228,7 @@ _BUILT_IN = (
             sections=(*_ROLLOUT, "evaluation"),
             version="12",
             shared=True,
+            sharded=True,
         )
         for condition, how in (("clean", "without perturbations"), ("noisy", "under the test perturbation seeds"))
     ),

@@ -97,12 +97,14 @@ def open_environment(ctx: StageContext, benchmark: Benchmark) -> Callable[[Task]
 
 
 def _teacher_context(ctx: StageContext, role: str, scope: Scope | None = None) -> TeacherContext:
+    rank, count = processes.part()
     return TeacherContext(
         project=ctx.project,
         cache=ctx.cache,
         run_dir=ctx.run_dir,
-        rank=processes.rank(),
-        processes=processes.count(),
+        rank=rank,
+        processes=count,
+        sharded=processes.shard() is not None,
         log=ctx.report.log,
         role=role,
         usage=role,

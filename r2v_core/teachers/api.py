@@ -177,6 +177,7 @@ def make(
             context.processes,
             context.role,
             context.usage,
+            context.sharded,
         ),
         price,
         context.log,

@@ -35,6 +35,11 @@ class Usage:
         return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
+USAGES = ("teacher", "judge", "answer_judge")
+_SHARD = ".partshard"
+"""What the names of shards' files have in them."""
+
+
 def _files(run_dir: Path, usage: str) -> list[Path]:
     return sorted(run_dir.glob(f"{usage}_usage*.json"))
 
@@ -45,10 +50,22 @@ def read_usage(run_dir: Path, usage: str = "teacher") -> Usage:
     Raises:
         R2VError: if a file of it is damaged: without it a budget can't be kept.
     """
-    total = Usage()
-    for path in _files(run_dir, usage):
-        total += _read(path)
-    return total
+    return sum(map(_read, _files(run_dir, usage)), Usage())
+
+
+def gather_usage(run_dir: Path) -> None:
+    """Count what shards have asked as the run's own, so that new ones divide what is left; while none is at work.
+
+    Killed in between, it counts some of it twice, never too little.
+    """
+    for usage in USAGES:
+        shards = [path for path in _files(run_dir, usage) if _SHARD in path.name]
+        if shards:
+            main = run_dir / f"{usage}_usage.json"
+            total = sum(map(_read, [*shards, *([main] if main.exists() else [])]), Usage())
+            write_atomic(main, json.dumps(asdict(total)) + "\n")
+        for path in shards:
+            path.unlink()
 
 
 def _read(path: Path) -> Usage:
@@ -62,7 +79,7 @@ def usage_counts(run_dir: Path) -> dict[str, float]:
     """The usage as a manifest's counts, ``teacher_calls`` and so on; nothing for one whose API was not asked."""
     return {
         f"{usage}_{name}": value
-        for usage in ("teacher", "judge", "answer_judge")
+        for usage in USAGES
         if _files(run_dir, usage)
         for name, value in asdict(read_usage(run_dir, usage)).items()
     }
@@ -72,7 +89,8 @@ def usage_counts(run_dir: Path) -> dict[str, float]:
 class Budget:
     """Admits calls while the budget lasts. Thread-safe; each of several processes has its share of what is left.
 
-    A call is admitted only if its highest possible price still fits, so that the dollars are never exceeded.
+    A call is admitted only if its highest possible price still fits, so that the dollars are never exceeded. A shard's
+    share is of what was left before any shard began, and is its own however often it is begun again.
     """
 
     run_dir: Path
@@ -86,18 +104,20 @@ class Budget:
     """The config section that its limits stand in."""
     usage: str = "teacher"
     """What the calls are counted as."""
+    sharded: bool = False
+    """Whether the processes are shards."""
     own: Usage = field(init=False)
 
     def __post_init__(self) -> None:
-        self._file = self.run_dir / (
-            f"{self.usage}_usage.part{self.rank}.json" if self.rank else f"{self.usage}_usage.json"
-        )
-        spent = read_usage(self.run_dir, self.usage)
+        part = f"{_SHARD}{self.rank}" if self.sharded else f".part{self.rank}" if self.rank else ""
+        self._file = self.run_dir / f"{self.usage}_usage{part}.json"
         self.own = _read(self._file) if self._file.exists() else Usage()
+        counted = (path for path in _files(self.run_dir, self.usage) if not (self.sharded and _SHARD in path.name))
+        spent, used = sum(map(_read, counted), Usage()), self.own if self.sharded else Usage()
         left = max(self.calls - spent.calls, 0)
         share = left // self.processes + (self.rank < left % self.processes)
-        self._calls_left = share if self.calls else None
-        self._usd_left = (self.usd - spent.spent_usd) / self.processes if self.usd else None
+        self._calls_left = share - used.calls if self.calls else None
+        self._usd_left = (self.usd - spent.spent_usd) / self.processes - used.spent_usd if self.usd else None
         self._pending = 0
         self._changed = threading.Condition()
 
@@ -147,6 +167,8 @@ class Budget:
     def _explain(self, highest_usd: float) -> str:
         spent = read_usage(self.run_dir, self.usage)
         again = "raise it and run the same command again: nothing is asked twice"
+        if self.sharded:
+            again = f"a shard's share is 1/{self.processes}; materialise again to divide what is left, or raise it"
         if self._calls_left is not None and self._calls_left <= 0:
             return f"{self.role}.limits.budget_calls: the run's {self.calls} {self.role} calls are used up; {again}"
         return (

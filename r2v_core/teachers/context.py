@@ -37,6 +37,8 @@ class TeacherContext:
     run_dir: Path
     rank: int = 0
     processes: int = 1
+    sharded: bool = False
+    """Whether these are shards, which do not begin and end together (:mod:`r2v_core.runs.processes`)."""
     log: Callable[[str], None] = _to_stderr
     role: str = "teacher"
     """The config section that the model's options and limits stand in: ``teacher`` or ``judge``."""

@@ -65,6 +65,21 @@ def test_the_example_is_valid_and_shows_every_key(monkeypatch: pytest.MonkeyPatc
             "shared: /x\ngpu: {gres: ['gpu:2']}",
             "gpu.gres: ['gpu:2'] is not possible: use the keys gpus and gpu_type for GPUs",
         ),
+        ("shared: /x\nassets: {candidates: {shards: 0}}", "mine.yaml:2: assets.candidates.shards: 0 is not possible"),
+        ("shared: /x\nassets: {candidates: {shards: 4, shards_at_once: 0}}", "assets.candidates.shards_at_once: 0"),
+        ("shared: /x\ngpu: {shards: 4}", "gpu.shards: says how one stage is divided; write it under assets"),
+        ("shared: /x\norchestrator: {shards: 4}", "orchestrator.shards: says how one stage is divided"),
+        (
+            "shared: /x\nassets: {bc_policy: {shards: 4}}",
+            "assets.bc_policy.shards: this stage can't be divided; those that can: trajectory_run, policy_rollouts, "
+            "candidates, router_features, evaluation_clean, evaluation_noisy",
+        ),
+        ("shared: /x\nassets: {ablation_*: {shards: 2}}", "assets.ablation_no_consistency.shards: this stage can't"),
+        (
+            "shared: /x\nassets: {candidates: {shards: 2, gpus: 4}}",
+            "assets.candidates.shards: each would run as 4 processes, but a shard is one; add processes: 1",
+        ),
+        ("shared: /x\nassets: {candidates: {shards: 2, where: local}}", "it runs beside Dagster (where: local)"),
     ],
 )
 def test_a_wrong_profile_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -200,6 +215,19 @@ def test_the_script_quotes_what_people_write(tmp_path: Path) -> None:
     assert '#SBATCH --constraint="a b"' in script and "module load cuda/12" in script
     assert "export A='it'\"'\"'s $HOME'" in script and "--spec '/d/run dir/spec.json'" in script
     assert '#SBATCH --output="/d/run dir/slurm/job-%j.log"' in script
+
+
+def test_shards_are_elements_of_a_job_array_and_a_job_gathers(tmp_path: Path) -> None:
+    text = "shared: /s\nassets: {evaluation_*: {shards: 6, shards_at_once: 2, gpus: 4, processes: 1}}"
+    profile = load_profile("mine", write(tmp_path, text))
+    job = Job("evaluate_noisy", "textworld:expert|1", "run", Path("/d/run"), Path("/d"))
+    array, gather = (job_script(profile, job, {}, sharded=sharded) for sharded in (True, False))
+    assert "#SBATCH --array=0-5%2\n" in array and "#SBATCH --output=/d/run/slurm/job-%A_%a.log\n" in array
+    assert 'export R2V_SHARD="$SLURM_ARRAY_TASK_ID/6"\n' in array
+    assert not re.search("array|SHARD|ARRAY", gather) and "#SBATCH --output=/d/run/slurm/job-%j.log\n" in gather
+    assert all("-m r2v_core.stages.evaluate_noisy --spec" in script for script in (array, gather))
+    with pytest.raises(R2VError, match=r"cluster: shards: each would run as 2 processes.* \(mine\)"):
+        profile.asking("evaluation_noisy", {"processes": 2})
 
 
 @pytest.mark.parametrize("stage", BY_ASSET.values(), ids=list(BY_ASSET))

@@ -16,7 +16,7 @@ import pytest
 from r2v_core.config.schema import TeacherLimitsConfig
 from r2v_core.errors import R2VError
 from r2v_core.teachers.base import Teacher
-from r2v_core.teachers.budget import BudgetSpent, read_usage
+from r2v_core.teachers.budget import Budget, BudgetSpent, Usage, gather_usage, read_usage
 from tests.teachers.conftest import CANARY, QUICK, situation, step
 from tests.teachers.server import Behaviour, Handler, Server, cuts, fails, hangs, raw, says, together
 
@@ -244,6 +244,35 @@ def test_calls_end_with_the_budget_and_go_on_with_a_larger_one(project: Path, se
         assert len(server.requests) == 4
     assert len(teacher(limits=limits.model_copy(update={"budget_calls": 6})).act(situations)) == 6
     assert len(server.requests) == 6 and read_usage(project / "run").calls == 6
+
+
+def test_shards_divide_a_budget_however_often_one_of_them_begins_again(tmp_path: Path) -> None:
+    def ask(shard: int, of: int = 2) -> int:
+        budget, calls = Budget(tmp_path, calls=7, usd=0.0, rank=shard, processes=of, sharded=True), 0
+        with pytest.raises(BudgetSpent, match=rf"shard's share is 1/{of}; materialise again to divide what is left"):
+            while True:
+                with budget.call(0.0) as booked:
+                    booked.append(Usage(calls=1))
+                calls += 1
+        return calls
+
+    assert [ask(0), ask(0), ask(1), ask(0), ask(1)] == [4, 0, 3, 0, 0]
+    gather_usage(tmp_path)
+    assert read_usage(tmp_path).calls == 7 and [path.name for path in tmp_path.iterdir()] == ["teacher_usage.json"]
+    (tmp_path / "teacher_usage.json").write_text('{"calls": 4, "spent_usd": 1.0}')
+    dollars = [Budget(tmp_path, 0, 3.0, shard, 4, sharded=True) for shard in range(4)]
+    for budget in dollars:
+        with budget.call(0.5) as booked:
+            booked.append(Usage(calls=1, spent_usd=0.5))
+        with pytest.raises(BudgetSpent), budget.call(0.01):
+            pass
+    assert [ask(shard, 3) for shard in range(3)] == [
+        0,
+        0,
+        0,
+    ]  # four of seven were spent before, and one by each of these
+    gather_usage(tmp_path)
+    assert read_usage(tmp_path) == Usage(calls=8, spent_usd=3.0)
 
 
 @pytest.mark.usefixtures("keys")

@@ -39,7 +39,7 @@ def opened(slm: SLMConfig, options: Options, cache: Path, adapter: Path | None, 
         if options.served_as:
             raise R2VError(f"slm.engine_options.served_as: is for a server at an address; set {WHERE}, or remove it")
         command = _command(python, slm, options, source, cache, adapter)
-        log = logs / f"vllm{processes.rank() or ''}.log"
+        log = logs / f"vllm{processes.own_name()}.log"
         server = start(lambda port: [*command, f"--port={port}"], server_environment(os.environ), log, options.start_s)
         client = Client(server.address, server.key, options.timeout_s, server.check)
         served = Served(tokenizer, slm, options, client, POLICY if adapted else BASE, ends, adapted, server)
