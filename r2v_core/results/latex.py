@@ -111,7 +111,7 @@ def _caption(rows: pd.DataFrame, seed: str, confidence: float) -> str:
     benchmark = escape(str(rows["benchmark"].iloc[0]))
     seeds = "mean over the partition seeds" if seed == "all" else f"partition seed {escape(seed)}"
     tails = rows[rows["metric"].isin(["worst_seed_sr", "cvar_failure"])]["ci_low"].notna().any()
-    warning = " Those of worst seed and CVaR hold the truth less often than that." if tails else ""
+    warning = " Those of worst seed and CVaR can hold the truth less often." if tails else ""
     return (
         f"{benchmark}: closed-loop results on {counts['n_tasks']} held-out tasks and up to {counts['n_z']} "
         f"perturbation seeds, {seeds}. Brackets: {confidence * 100:g}\\,\\% bootstrap intervals {drawn_over(seed)}."

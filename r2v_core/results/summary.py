@@ -19,20 +19,20 @@ QUESTION = (
 TAILS = ("worst_seed_sr", "cvar_failure", "bottom_10_sr")
 """Metrics of the worst worlds."""
 TAIL_WARNING = (
-    "Intervals of worst seed, CVaR and bottom tenth hold the truth less often than they say: 95 % intervals of CVaR "
-    "did 34 to 99 % of the time in simulations with one training seed, least where worlds are alike or each task meets "
-    "few of them; those of the other two are made alike."
+    "Intervals of worst seed, CVaR and bottom tenth can hold the truth far less often than they say: 95 % intervals of "
+    "CVaR did 34 to 99 % of the time in simulations with one training seed, least where worlds are alike or each task "
+    "meets few of them; those of the other two are made alike and were not simulated."
 )
 """From the tables of docs/method.md that benchmarks/intervals.py makes."""
 
 METRIC_NOTES = {
     "success_rate": "share of episodes that the benchmark's own verdict calls solved",
-    "worst_seed_sr": "success rate of the worst perturbation seed; its interval holds the truth too seldom (caveats)",
-    "cvar_failure": "mean failure rate over the worst share alpha of perturbation seeds; its interval holds the truth "
-    "too seldom (caveats)",
+    "worst_seed_sr": "success rate of the worst perturbation seed; its interval may be too short (caveats)",
+    "cvar_failure": "mean failure rate over the worst share alpha of perturbation seeds; its interval may be too short "
+    "(caveats)",
     "cvar_failure_null": "CVaR of failure that so few tasks would show if no world were worse than another",
-    "bottom_10_sr": "mean success rate over the worst tenth of perturbation seeds; its interval holds the truth too "
-    "seldom (caveats)",
+    "bottom_10_sr": "mean success rate over the worst tenth of perturbation seeds; its interval may be too short "
+    "(caveats)",
     "avg_cost": "cost units per episode, as configured per small-model step and per teacher step",
     "avg_latency": "measured wall seconds per episode; depends on the machine and its load",
     "llm_call_rate": "share of steps that the teacher played",

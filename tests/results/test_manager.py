@@ -231,7 +231,7 @@ def test_summary_explains_itself(manager: ResultsManager) -> None:
     assert any("12 test tasks" in caveat for caveat in summary["caveats"])
     assert any("2 partition seeds" in caveat for caveat in summary["caveats"])
     assert any(TAIL_WARNING in caveat for caveat in summary["caveats"])
-    assert all("holds the truth too seldom" in summary["metrics"][name] for name in TAILS)
+    assert all("its interval may be too short" in summary["metrics"][name] for name in TAILS)
     assert "over training seeds, templates and worlds" in summary["setting"]["statistics"]["intervals"]
 
 
