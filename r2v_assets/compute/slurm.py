@@ -95,6 +95,10 @@ class SlurmCompute(StageCompute):
                 write_spec(spec)
             play_shards(context, spec, profile, record, _job(spec), submitted=found)
             found, spec = False, spec.model_copy(update={"resumed": True})
+            if _done(run_dir):  # somebody has gathered by hand
+                record.finished = True
+                record.write(run_dir)
+                return read_manifest(run_dir)
         for left in range(profile.resubmit, -1, -1):
             status, lines = self._one_job(context, spec, profile, record, submitted=found)
             again = follow_up(context, spec, profile, record, status, lines, more=left > 0)

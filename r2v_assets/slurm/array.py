@@ -109,8 +109,8 @@ class ArrayMonitor(JobMonitor):
     profile: Profile
     elements: dict[int, JobStatus] = field(default_factory=dict)
     """What SLURM said last of each."""
-    repeats: Counter[tuple[int, str]] = field(default_factory=Counter)
-    """(element, why) → how often it was begun again from here."""
+    repeats: Counter[tuple[int, bool]] = field(default_factory=Counter)
+    """(element, whether it was cut off or else failed) → how often it was begun again from here."""
     refused: set[int] = field(default_factory=set)
     """Elements that SLURM did not take back."""
 
@@ -124,8 +124,8 @@ class ArrayMonitor(JobMonitor):
                 trouble.over()
                 for index, status in found.items():
                     self._note(index, status)
-                    odd = status.state in LOST_NODE or not status.state
-                    since = {**since, index: since.get(index, time.monotonic())} if odd else _without(since, index)
+                odd = [index for index, status in found.items() if status.state in LOST_NODE or not status.state]
+                since = {index: since.get(index, time.monotonic()) for index in odd}
                 self._begin_again(since)
             except R2VError as error:  # no connection, or no controller: says nothing about the job
                 trouble.noted(error)
@@ -160,9 +160,10 @@ class ArrayMonitor(JobMonitor):
         for index, status in list(self.elements.items()):
             if index in self.refused or status.state in ("COMPLETED", "") or not self._is_over(index, since):
                 continue
-            why = cut_off(status) or self._failure(index, status)
-            most = self.profile.resubmit if cut_off(status) else FAILURES
-            if why is None or self.repeats[index, why] >= most:
+            cut = cut_off(status)
+            why = cut or self._failure(index, status)
+            kind, most = (index, cut is not None), self.profile.resubmit if cut else FAILURES
+            if why is None or self.repeats[kind] >= most:
                 continue
             try:
                 requeue(self.login, f"{self.job_id}_{index}")
@@ -172,7 +173,7 @@ class ArrayMonitor(JobMonitor):
                 self.refused.add(index)
                 self.context.log.warning(f"shard {index} {why}, and SLURM does not take it back: {error}")
                 continue
-            self.repeats[index, why] += 1
+            self.repeats[kind] += 1
             self.context.log.warning(f"shard {index} {why}; it alone begins again, where it stopped")
             self.elements[index] = JobStatus("REQUEUED", restarts=status.restarts + 1)
 
@@ -238,7 +239,3 @@ def _tail(log: Path) -> list[str]:
         return log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip().splitlines()[-20:]
     except OSError:
         return []
-
-
-def _without(since: dict[int, float], index: int) -> dict[int, float]:
-    return {other: moment for other, moment in since.items() if other != index}
