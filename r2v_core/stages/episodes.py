@@ -73,7 +73,7 @@ def record_episodes(
     def on_record(episode: Episode, new: bool) -> None:
         counted.update(episodes=1, solved=episode.success)
         if new and log_name:
-            _log(ctx.run_dir / log_name, episode)
+            _log(processes.rank_file(ctx.run_dir / log_name), episode)
         if new or not (sharded and retry):  # those of before, the main process plays again
             failures.count(episode, new)
 
@@ -94,6 +94,8 @@ def record_episodes(
     )
     size = chunk or CHUNK_ROUNDS * ctx.config.agent.parallel
     done = records.complete([chunk_of(group) for group in chunks(jobs, size)])
+    if log_name and processes.is_main():
+        _gather_log(ctx.run_dir / log_name)
     if processes.count() > 1:
         failures.recount(done[job.episode_id] for job in jobs)
     return [done[job.episode_id] for job in jobs]
@@ -169,6 +171,14 @@ def _log(path: Path, episode: Episode) -> None:
     }
     with path.open("a", encoding="utf-8") as handle:
         handle.write(json.dumps(line) + "\n")
+
+
+def _gather_log(path: Path) -> None:
+    """Put the lines of other processes, on other nodes maybe, into the run's own file."""
+    for part in processes.rank_files(path):
+        with path.open("ab") as handle:
+            handle.write(part.read_bytes())
+        part.unlink()
 
 
 def finish_episodes(ctx: StageContext, episodes: Iterable[Episode], **artifacts: str) -> StageResult:

@@ -129,7 +129,8 @@ def test_shards_make_what_one_process_makes(
         for index in reversed(range(count)):
             assert play(inside, f"{index}/{count}", stage, run_id) == 0
         run_dir = folder(project, run_id)
-        parts = [path.read_text().count("\n") for path in run_dir.glob("*.part*.jsonl")]
+        file = "candidates" if stage == "candidates" else "trajectories"
+        parts = [path.read_text().count("\n") for path in run_dir.glob(f"{file}.part*.jsonl")]
         assert len(parts) == count and all(parts), parts
         ((what, (done, total)),) = sharded.progress(run_dir).items()
         assert done == total == sum(parts) > 0 and not (run_dir / "trajectories.jsonl").exists()
@@ -142,6 +143,8 @@ def test_shards_make_what_one_process_makes(
         assert (made.status, made.digest, made.counts) == ("done", expected.digest, expected.counts)
         assert made.wall_time_s > shards.wall_time_s and not list(run_dir.glob("*.part*"))
         assert not (run_dir / "unfinished").exists()
+        log = run_dir / "collection_log.jsonl"
+        assert stage != "collect" or log.read_text().count("\n") == made.n_episodes
 
 
 def test_a_shard_that_was_killed_one_that_never_began_and_another_number_of_them(
