@@ -115,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     args.steps, args.batch = args.steps or (3 if args.small else 6), args.batch or (2 if args.small else 8)
     if args.part:
-        from gpu_parts import measure
+        from benchmarks.gpu_parts import measure
 
         with contextlib.redirect_stdout(sys.stderr):
             facts = measure(args)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import Clock, make_examples
 
+from benchmarks.training import Clock, make_examples
 from r2v_core.config.schema import (
     AgentConfig,
     BCConfig,

@@ -141,9 +141,10 @@ def area_lead(
             [resampled(point, METRICS[name], drawn) for point in (*ends, *points)]
             for name in ("avg_cost", "success_rate")
         )
-        once = [np.array([[value.mean()] for value, _ in column]) for column in (cost, won)]
-        values.append(float(cost_area(*once, (0, 1))[0]))
-        draws.append(cost_area(*(np.stack([again for _, again in column]) for column in (cost, won)), (0, 1)))
+        costs, successes = (np.array([[value.mean()] for value, _ in column]) for column in (cost, won))
+        values.append(float(cost_area(costs, successes, (0, 1))[0]))
+        costs, successes = (np.stack([again for _, again in column]) for column in (cost, won))
+        draws.append(cost_area(costs, successes, (0, 1)))
     return interval(values[0] - values[1], draws[0] - draws[1], drawn, bounds=(-1.0, 1.0))
 
 

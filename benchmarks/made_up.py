@@ -146,7 +146,19 @@ def deal(templates: int, worlds: int, per_template: int, seed: int) -> Floats:
 def _tasks(templates: int) -> tuple[Task, ...]:
     """A task a template, in families of equal size."""
     names = [f"t{i:03d}" for i in range(templates)]
-    return tuple(Task.model_construct(template_id=name, family=f"f{i % FAMILIES}") for i, name in enumerate(names))
+    return tuple(
+        Task(
+            task_id=name,
+            template_id=name,
+            benchmark="made up",
+            family=f"f{i % FAMILIES}",
+            goal="",
+            split="test",
+            max_steps=1,
+            content=name,
+        )
+        for i, name in enumerate(names)
+    )
 
 
 Point = dict[int, Tally]

@@ -18,8 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # python puts this folder first already
 
-from engines import states
-
+from benchmarks.engines import states
 from r2v_core.config.schema import SLMConfig
 from r2v_core.engines.transformers.sampler import Sampler
 from r2v_core.models import prefixes

@@ -28,8 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from environments import SETTINGS, compare
-
+from benchmarks.environments import SETTINGS, compare
 from r2v_core.agent.live import Job
 from r2v_core.agent.loop import play
 from r2v_core.agent.proposer import Proposer

@@ -24,8 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # python puts this folder first already
 
-from engines import states
-
+from benchmarks.engines import states
 from r2v_core.config.schema import SLMConfig
 from r2v_core.digest import digest_of
 from r2v_core.engines.transformers import encoding
