@@ -184,14 +184,22 @@ def _explain(
     return None
 
 
+_FATAL = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGKILL, signal.SIGSEGV}
+"""Signals that no stage handles: it did not end itself."""
+
+
 def _process_status(exit_code: str) -> int:
     """SLURM's 'status:signal' as :mod:`subprocess` gives it (negative: signal).
 
-    SLURM shows a shell's 128 + signal as the signal's number with ':0'; no stage ends with such a small status itself.
+    A shell tells of a signal that ended its command as 128 + signal. SLURM versions show that as it is, or as the
+    signal's number alone, with ':0'; no stage ends with such a small status itself.
     """
     status, number = (int(part) for part in exit_code.split(":")) if exit_code else (1, 0)
-    signals = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM}
-    return -number if number else -status if status in signals else status
+    if number:
+        return -number
+    if status in _FATAL or status == signal.SIGTERM:
+        return -status
+    return -(status - 128) if status - 128 in _FATAL else status
 
 
 def _is_done(run_dir: Path, wait: bool) -> bool:
