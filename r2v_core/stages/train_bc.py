@@ -23,6 +23,7 @@ from r2v_core.training.checkpoints import CHECKPOINTS, LOG_NAME
 from r2v_core.training.curves import draw_curves
 from r2v_core.training.examples import Renderer, instructions_of, training_episodes
 from r2v_core.training.run import training_run, untrained
+from r2v_core.training.workers import wait_for_everyone
 from r2v_core.trajectory import Episode
 
 CURVE = "loss.png"
@@ -69,6 +70,7 @@ def clone(
             {"loss per action token (nats)": {"loss": "loss"}, "token accuracy": {"mean_token_accuracy": "accuracy"}},
         )
         write_atomic(ctx.run_dir / "preview.md", _preview(examples, counts))
+    wait_for_everyone()  # the main process has saved what the digest is of
     return StageResult(
         digest=adapter_digest(ctx.run_dir / ADAPTER),
         artifacts={"adapter": ADAPTER, "training_log": LOG_NAME, "loss.png": CURVE, "preview": "preview.md"},

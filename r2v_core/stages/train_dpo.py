@@ -28,6 +28,7 @@ from r2v_core.training.examples import Renderer, instructions_of, training_episo
 from r2v_core.training.preference_check import held_out_templates, split
 from r2v_core.training.preferences import CandidateRow, Pair, make_pairs
 from r2v_core.training.run import training_run, untrained
+from r2v_core.training.workers import wait_for_everyone
 
 CURVE = "loss.png"
 ACCURACY, MARGIN = "rewards/accuracies", "rewards/margins"
@@ -89,6 +90,7 @@ def run(ctx: StageContext) -> StageResult:
             },
         )
         write_atomic(ctx.run_dir / "preview.md", _preview(pairs, counts))
+    wait_for_everyone()  # the main process has saved what the digest is of
     return StageResult(
         digest=adapter_digest(ctx.run_dir / ADAPTER),
         artifacts={"adapter": ADAPTER, "training_log": LOG_NAME, "loss.png": CURVE, "preview": "preview.md"},

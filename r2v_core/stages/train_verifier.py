@@ -32,6 +32,7 @@ from r2v_core.training.verifier_labels import (
     split_by_template,
     with_share,
 )
+from r2v_core.training.workers import wait_for_everyone
 
 CURVE = "loss.png"
 
@@ -69,6 +70,7 @@ def run(ctx: StageContext) -> StageResult:
             },
         )
         write_atomic(ctx.run_dir / "preview.md", _preview(counts))
+    wait_for_everyone()  # the main process has saved what the digest is of
     return StageResult(
         digest=digest_of([adapter_digest(ctx.run_dir / ADAPTER), digest_file(ctx.run_dir / INFO)]),
         artifacts={
