@@ -56,8 +56,10 @@ def begin(model: Any, tokens: Sequence[list[int]], pad: int) -> Begun:
         return nothing
     begun = extend(model, Begun(cache, nothing.mask[:1], [0]), [tokens[0][:common]], pad)[0]
     groups = _groups(tokens, common)
-    heads = [tokens[group[0]][common : shared_length([tokens[row] for row in group])] for group in groups]
-    heads = [head if len(group) > 1 else [] for head, group in zip(heads, groups, strict=True)]
+    heads = [
+        tokens[group[0]][common : shared_length([tokens[row] for row in group])] if len(group) > 1 else []
+        for group in groups
+    ]
     group_of = {row: i for i, group in enumerate(groups) for row in group}
     rests = max(len(ids) - common for ids in tokens)
     left = max(len(ids) - common - len(heads[group_of[row]]) for row, ids in enumerate(tokens))

@@ -38,7 +38,7 @@ def run_shard(spec: StageSpec, report: Reporter) -> None:
     if not get_stage(spec.stage).sharded:
         raise R2VError(f"stage '{spec.stage}' has no shards; unset {processes.SHARD}")
     if processes.count() > 1:
-        raise R2VError(f"a shard runs in one process, not in {processes.count()}; start it without launcher")
+        raise R2VError(f"a shard runs in one process, not in {processes.count()}; start it without a launcher")
     if _is_done(run_dir):
         report.log(f"run {spec.run_id} is done; nothing is left for shard {shard.index}")
         return

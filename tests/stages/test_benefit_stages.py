@@ -14,19 +14,15 @@ from pathlib import Path
 import pytest
 
 from r2v_core.agent.continuations import CONTINUATIONS
-from r2v_core.config import config_snapshot
 from r2v_core.models.router import Router, RouterRow
 from r2v_core.partition import Partition
-from r2v_core.runs.artifacts import digests
-from r2v_core.runs.directories import runs_folder
 from r2v_core.runs.jsonl import JsonlStore
-from r2v_core.runs.manifest import RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.runs.manifest import read_manifest
 from r2v_core.runs.parquet import read_parquet
 from r2v_core.stages.cli import main
 from r2v_core.stages.experiments import partition_config
-from r2v_core.stages.table import STAGES
 from r2v_core.trajectory import Episode
-from tests.stages.conftest import ROOT
+from tests.stages.conftest import ROOT, stand_in
 from tests.stages.killing import run_with_kills
 
 KEY = "textworld:expert|1"
@@ -58,15 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "configs/tiny.yaml").write_text(CONFIG.format(cache=root / "cache"))
     loaded = partition_config(Partition.parse(KEY), root / "configs/tiny.yaml", (), root)
     for name in ("train_dpo", "train_verifier"):
-        run_dir = runs_folder(root, loaded.config.paths, STAGES[name]) / name
-        (run_dir / "adapter").mkdir(parents=True)
-        files = {"adapter": "adapter"}
-        manifest = RunManifest(
-            run_id=name, stage=name, benchmark="textworld", provider="env", model="expert", seed=1, partition=KEY,
-            status="done", created_at=utc_now(), output_dir=str(run_dir.relative_to(root)), digest=name,
-            config=config_snapshot(loaded.config), artifacts=files, artifact_digests=digests(run_dir, files),
-        )  # fmt: skip
-        write_manifest(manifest, run_dir)
+        stand_in(root, loaded, KEY, name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("R2V_PROJECT", str(root))
         patch.chdir(root)

@@ -12,20 +12,17 @@ import pytest
 from filelock import FileLock
 
 from r2v_core.agent.rules.lottery import RANDOM
-from r2v_core.config import config_snapshot
 from r2v_core.partition import Partition
 from r2v_core.runs import processes
 from r2v_core.runs.abandoned import end_partial
-from r2v_core.runs.artifacts import digests
-from r2v_core.runs.directories import runs_folder
 from r2v_core.runs.locks import LOCK_NAME, is_alive
-from r2v_core.runs.manifest import RunManifest, read_manifest, utc_now, write_manifest
+from r2v_core.runs.manifest import RunManifest, read_manifest
 from r2v_core.stages import candidates, sharded
 from r2v_core.stages.cli import main
 from r2v_core.stages.experiments import partition_config
 from r2v_core.stages.table import ABLATIONS, STAGES
 from tests.serving.conftest import stuck_router
-from tests.stages.conftest import ROOT
+from tests.stages.conftest import ROOT, stand_in
 
 KEY = "textworld:expert|1"
 CONFIG = """
@@ -58,17 +55,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, games: Path) -> Path:
     (root / "configs/tiny.yaml").write_text(CONFIG.format(games=games))
     loaded = partition_config(Partition.parse(KEY), root / "configs/tiny.yaml", (), root)
     for name in ("train_bc", "train_dpo", "train_verifier", "train_router"):
-        run_dir = runs_folder(root, loaded.config.paths, STAGES[name]) / name
-        (run_dir / "adapter").mkdir(parents=True)
+        run_dir = stand_in(root, loaded, KEY, name)
         if name == "train_router":
             replace(stuck_router(), rules={RANDOM.name: {"rate": 0.5}}).save(run_dir)
-        files = {"adapter": "adapter"}
-        manifest = RunManifest(
-            run_id=name, stage=name, benchmark="textworld", provider="env", model="expert", seed=1, partition=KEY,
-            status="done", created_at=utc_now(), output_dir=str(run_dir.relative_to(root)), digest=name,
-            config=config_snapshot(loaded.config), artifacts=files, artifact_digests=digests(run_dir, files),
-        )  # fmt: skip
-        write_manifest(manifest, run_dir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("R2V_PROJECT", str(root))
         patch.chdir(root)
