@@ -233,9 +233,9 @@ def test_a_step_beyond_the_end_is_the_last(page: Page, traces: list[Episode]) ->
 
 def test_sweeps_and_ablations_are_there_too(page: Page, traces: list[Episode]) -> None:
     page.open("#areas")
-    assert page.run(
-        "return [...document.querySelectorAll('#areas tbody tr td:first-child')].map((c) => c.textContent)"
-    ) == ["r2v"]
+    for table in ("Areas under the frontiers", "Areas over cost at other cost ratios"):
+        cells = f"[aria-label='{table}'] tbody tr td:first-child"
+        assert page.run(f'return [...document.querySelectorAll("#areas {cells}")].map((c) => c.textContent)') == ["r2v"]
     assert page.text("#ablations tbody td") == VARIANT
     for method, note in (("r2v@0.2", "at a threshold that 0.2 of the validation steps exceed"), (VARIANT, "ablation")):
         episode = next(e for e in traces if e.metadata["method"] == method)

@@ -24,7 +24,7 @@ from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.manifest import RunManifest, read_manifest
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import UpstreamRun
-from r2v_core.stages.experiments import load_config
+from r2v_core.stages.experiments import partition_config
 from r2v_core.stages.plan import plan
 from r2v_core.stages.runner import execute
 from r2v_core.training.examples import training_episodes
@@ -55,8 +55,9 @@ def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("suite")
     shutil.copytree(ROOT / "configs", root / "configs")
     (root / "configs" / "small.yaml").write_text(SMALL)
-    loaded = load_config("configs/small.yaml", project=root)
-    execute(plan("task_suite", Partition("textworld", "expert", 1), loaded, project=root), Reporter("task_suite"))
+    partition = Partition("textworld", "expert", 1)
+    loaded = partition_config(partition, "configs/small.yaml", [], root)
+    execute(plan("task_suite", partition, loaded, project=root), Reporter("task_suite"))
     return root
 
 
@@ -71,10 +72,11 @@ def collect(project: Path, games: Path, model_cache: Path) -> Collect:
     (suite,) = (games / "data" / "runs").glob("task_suite*")
 
     def run(teacher: str, *overrides: str, resume: bool = True) -> RunManifest:
+        partition = Partition("textworld", teacher, 1)
         spec = plan(
             "collect",
-            Partition("textworld", teacher, 1),
-            load_config("configs/small.yaml", overrides, project),
+            partition,
+            partition_config(partition, "configs/small.yaml", overrides, project),
             project=project,
             inputs={"tasks": suite},
             resume=resume,
