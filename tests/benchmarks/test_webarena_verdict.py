@@ -248,6 +248,6 @@ def test_what_helpers_can_not_do_is_said_in_one_line(shop: Shop, monkeypatch: py
     with pytest.raises(R2VError, match=r"127\.0\.0\.1:9/.* can't be reached"):
         call_helper("shopping_get_latest_order_url()", Sites({"shopping": "http://127.0.0.1:9"}), nowhere)
     monkeypatch.setenv("WA_SHOPPING_ADMIN_PASSWORD", "guessed")
-    with pytest.raises(R2VError, match=r"refuses: status 401; WA_SHOPPING_ADMIN_USER") as caught:
+    with pytest.raises(R2VError, match=r"refuses: status 401; set WA_SHOPPING_ADMIN_USER") as caught:
         call_helper("shopping_get_latest_order_url()", sites, nowhere)
     assert "guessed" not in str(caught.value)
