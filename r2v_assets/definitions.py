@@ -13,6 +13,7 @@ from r2v_assets.command_line import check_command_line
 from r2v_assets.comparison import variant_comparison
 from r2v_assets.compute import make_compute
 from r2v_assets.dagster_adapter import shield_log_copies
+from r2v_assets.executor import executor
 from r2v_assets.jobs import JOBS
 from r2v_assets.notify import on_failure
 from r2v_assets.registry import RegistryResource
@@ -27,7 +28,7 @@ defs = dg.Definitions(
     sensors=[registry_agreement, bring_seeds_up_to_date, on_failure],
     jobs=JOBS,
     resources={"compute": make_compute(), "registry": RegistryResource(), "settings": RunSettings()},
-    executor=dg.in_process_executor,  # stages share one machine: one at a time
+    executor=executor(),
 )
 
 check_command_line(sys.argv[1:], defs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-from r2v_assets.choice import stages_at_once
 from r2v_assets.run_config import COMPARISON
 from r2v_core.stages.table import BY_ASSET
 
@@ -22,26 +21,17 @@ def stage_run_config(assets: list[str], settings: dict[str, object]) -> dict[str
     return {"ops": {asset: {"config": settings} for asset in assets}}
 
 
-def executor() -> dg.ExecutorDefinition:
-    """What runs the stages of a pipeline: one after the other, or several at a time in a process of its own each."""
-    if (at_once := stages_at_once()) == 1:
-        return dg.in_process_executor
-    return dg.multiprocess_executor.configured({"max_concurrent": at_once}, name=f"{at_once}_stages_at_once")
-
-
 JOBS = [
     dg.define_asset_job(
         "mrp",
         selection=PARTITIONED - ABLATIONS,
         description="The minimal reproducible pipeline: every asset but the ablations, with the experiment's own "
         "configuration (configs/experiments.yaml)",
-        executor_def=executor(),
     ),
     dg.define_asset_job(
         "full_pipeline",
         selection=PARTITIONED,
         description="Every asset of a partition with the experiment's own configuration (configs/experiments.yaml)",
-        executor_def=executor(),
     ),
     *(
         dg.define_asset_job(job_name(asset), selection=[asset], description=f"{asset} alone: {stage.title}")

@@ -10,7 +10,7 @@ import pytest
 from dagster import AssetKey
 
 from r2v_assets.definitions import defs
-from r2v_assets.jobs import executor
+from r2v_assets.executor import executor
 from r2v_assets.partitions import PARTITIONS, check_partition
 from r2v_assets.project import experiments, seeds
 from r2v_assets.run_config import COMPARISON

@@ -71,7 +71,7 @@ class SlurmProject(Project):
 
     def records(self, stage: str) -> list[dict[str, Any]]:
         """Every slurm_job.json of a stage's runs, oldest first."""
-        paths = sorted(self.root.glob("data/mrp/runs/*/slurm_job.json"))
+        paths = sorted(self.root.glob("*/mrp/**/slurm_job.json"))
         return [json.loads(path.read_text()) for path in paths if _stage_of(path.parent) == stage]
 
     def manifests(self, stage: str) -> list[RunManifest]:

@@ -1,0 +1,51 @@
+"""Stages of one run that do not depend on each other are jobs of the cluster at the same time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from r2v_core.partition import Partition
+from r2v_core.stages.experiments import partition_config
+from tests.assets.conftest import PARTITION
+from tests.serving.conftest import stuck_router
+from tests.slurm.conftest import SlurmProject, wait_for
+from tests.stages.conftest import stand_in
+
+CONFIG = """
+defaults: [small]
+slm: {engine: scripted, engine_options: {otherwise: [look, inventory]}}
+agent: {verifier: false}
+training: {router: {baselines: []}}
+evaluation: {methods: [r2v, slm_only], sweep: []}
+"""
+EVALUATIONS = ["evaluation_clean", "evaluation_noisy"]
+
+
+def queue(project: SlurmProject) -> list[str]:
+    return project.cluster.run("squeue", "-h", "-o", "%T").split()
+
+
+def test_both_evaluations_are_in_the_queue_together_and_run_together(project: SlurmProject) -> None:
+    config = project.root / "configs/scripted.yaml"
+    config.write_text(CONFIG)
+    project.edit_profile(cpu={"partition": "all"})
+    loaded = partition_config(Partition.parse(PARTITION), config, (), project.root)
+    for name in ("train_bc", "train_verifier", "train_dpo", "train_router"):
+        run_dir = stand_in(project.root, loaded, PARTITION, name)
+    stuck_router().save(run_dir)
+    run = project.cluster.run
+    run("scontrol", "update", "PartitionName=all", "State=DOWN")  # nothing starts before both are there
+    try:
+        shell = project.start(*project.materialize_args(",".join(EVALUATIONS), config="configs/scripted.yaml"))
+        wait_for(lambda: queue(project) == ["PENDING"] * 2 or shell.poll() is not None, 120, "two jobs in the queue")
+        assert shell.poll() is None, (project.root / "out.log").read_text()[-4000:]
+    finally:
+        run("scontrol", "update", "PartitionName=all", "State=UP")
+    assert shell.wait(300) == 0, (project.root / "out.log").read_text()[-4000:]
+    stages = ("evaluate_clean", "evaluate_noisy")
+    jobs = [record["attempts"][0]["job_id"] for stage in stages for record in project.records(stage)]
+    lines = run("sacct", "-nXP", "-j", ",".join(jobs), "-o", "State,Start,End").splitlines()
+    states, *times = zip(*(line.split("|") for line in lines), strict=True)
+    starts, ends = ([datetime.fromisoformat(time) for time in row] for row in times)
+    assert states == ("COMPLETED",) * 2 and max(starts) < min(ends)
+    assert all(project.materializations(asset) for asset in EVALUATIONS)
