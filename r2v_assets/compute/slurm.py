@@ -67,7 +67,7 @@ class SlurmCompute(StageCompute):
             status = attempt_status(login, record.last, job_id) if job_id else JobStatus("")
             to_gather = shards and status.state == "COMPLETED"
             if job_id and ((status.state and not status.ended) or to_gather or _done(path.parent)):
-                context.log.info(f"SLURM job {job_id} is on this already ({path.parent.name}); not submitting another")
+                context.log.info(f"SLURM job {job_id} makes this already ({path.parent.name}); not submitting another")
                 record.last.job_id = job_id
                 record.write(path.parent)
                 if path.parent != planned and not any(planned.iterdir()):

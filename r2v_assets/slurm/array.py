@@ -1,8 +1,8 @@
 """A stage's shards as one job array: submit it, follow its elements, begin alone again those that were cut off.
 
 What the elements leave in the run directory is gathered by the stage's ordinary job, which comes after them
-(:mod:`r2v_core.stages.sharded`). An element that met its time limit, lost its node or failed is put back into SLURM's
-queue at once, while the others go on; SLURM itself does so with those that it preempts.
+(:mod:`r2v_core.stages.sharded`). An element that reached its time limit, lost its node or failed is put back into
+SLURM's queue at once, while the others go on; SLURM itself does so with those that it preempts.
 """
 
 from __future__ import annotations

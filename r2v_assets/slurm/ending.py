@@ -96,7 +96,7 @@ def follow_up(
 def cut_off(status: JobStatus) -> str | None:
     """Why a job that has ended could go on; None if it ended by itself."""
     if status.state == "TIMEOUT" or status.exit_code == f"{WARNED}:0":
-        return "met its time limit"
+        return "reached its time limit"
     if status.state in LOST_NODE:
         return {"PREEMPTED": "was preempted"}.get(status.state, f"lost its node {status.node}")
     return None

@@ -234,7 +234,9 @@ def _consistency(profile: Profile, shown: str) -> list[str]:
         if value and not Path(value).is_absolute():
             problems.append(f"{shown}: {key}: '{value}' has to be an absolute path, the same on every node")
     if seconds(limit := profile.orchestrator_resources().time) <= profile.warn_s:
-        problems.append(f"{shown}: orchestrator.time: {limit} is not longer than warn_s ({profile.warn_s} s)")
+        problems.append(
+            f"{shown}: orchestrator.time: {limit} is not longer than warn_s ({profile.warn_s} s); ask for more time"
+        )
     for section, entry in _resource_sections(profile):
         if "shards" in entry and not section.startswith("assets."):
             problems.append(f"{shown}: {section}.shards: says how one stage is divided; write it under assets")

@@ -14,7 +14,7 @@ import yaml
 
 from tests.slurm.conftest import Materialization, SlurmProject, clear, make_slurm_project, use, wait_for
 
-SEEDS = 9
+SEEDS = 7
 LIMIT = 6
 KEYS = [f"textworld:expert|{seed}" for seed in range(1, SEEDS + 1)]
 TINY = {
@@ -28,7 +28,7 @@ LONG = {"defaults": ["small"], "collection": {"episodes_per_task": 30, "parallel
 def project(
     tmp_path_factory: pytest.TempPathFactory, game_cache: Path, cluster: Any, first: tuple[SlurmProject, str]
 ) -> Iterator[SlurmProject]:
-    """A project of nine seeds with Dagster's daemon at work."""
+    """A project of seven seeds with Dagster's daemon at work."""
     project = make_slurm_project(tmp_path_factory.mktemp("backfill"), game_cache, cluster, ssh=False)
     for name, config in (("tiny", TINY), ("long", LONG)):
         (project.root / f"configs/{name}.yaml").write_text(yaml.safe_dump(config))

@@ -64,7 +64,7 @@ def test_job_at_its_time_limit_is_warned_and_goes_on_in_another(project: SlurmPr
     assert attempts[0]["exit_code"] == "75:0" and attempts[-1]["state"] == "COMPLETED"
     assert manifest.slurm_job_id == attempts[-1]["job_id"]
     assert_whole(project, before)
-    assert any("met its time limit; the run goes on in another job" in line for line in run.log())
+    assert any("reached its time limit; the run goes on in another job" in line for line in run.log())
     kept = re.findall(rf"(\d+) of {N_EPISODES} episodes are on disk already", "\n".join(run.log()))
     assert kept and all(int(n) >= len(before) for n in kept)
     rows = project.sql(f"SELECT job_id FROM slurm_jobs WHERE run_id = '{manifest.run_id}' ORDER BY job_id")

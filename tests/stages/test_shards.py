@@ -1,9 +1,11 @@
-"""Shards of a run: each plays its part on its own; gathered, they are what one process makes, whatever befell them."""
+"""Shards and processes that share a run: what they make together is what one process makes, whatever befell them."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from r2v_core.stages.cli import main
 from r2v_core.stages.experiments import partition_config
 from r2v_core.stages.table import ABLATIONS, STAGES
 from tests.serving.conftest import stuck_router
-from tests.stages.conftest import ROOT, stand_in
+from tests.stages.conftest import ROOT, environment, stand_in
 
 KEY = "textworld:expert|1"
 CONFIG = """
@@ -134,6 +136,19 @@ def test_shards_make_what_one_process_makes(
         assert not (run_dir / "unfinished").exists()
         log = run_dir / "collection_log.jsonl"
         assert stage != "collect" or log.read_text().count("\n") == made.n_episodes
+
+
+@pytest.mark.parametrize("stage", ["collect", "router_features"])
+def test_two_processes_of_one_job_make_what_one_makes(project: Path, inside: pytest.MonkeyPatch, stage: str) -> None:
+    expected = alone(project, stage)
+    command = (f"r2v_core.stages.{stage}", *RUN, "--run-id", f"{stage}-by-both")
+    both = [sys.executable, "-m", *processes.launch_arguments(command, 2)]
+    done = subprocess.run(both, cwd=project, env=environment(project), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and f"[{stage} 1] " in done.stderr, done.stderr  # the second process took its part
+    run_dir = folder(project, f"{stage}-by-both")
+    made = read_manifest(run_dir)
+    assert (made.status, made.digest, made.counts) == ("done", expected.digest, expected.counts)
+    assert not list(run_dir.glob("*.part*"))
 
 
 def test_a_shard_that_was_killed_one_that_never_began_and_another_number_of_them(
