@@ -1,4 +1,4 @@
-"""Stages as processes of this machine, one at a time, through Dagster Pipes."""
+"""Stages as processes of this machine, through Dagster Pipes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import IO, Any
 import dagster as dg
 from pydantic import Field
 
+from r2v_assets.choice import stages_at_once
 from r2v_assets.compute.base import StageCompute, write_spec
 from r2v_assets.interruption import end_if_cancelled
 from r2v_assets.outcome import mark_stopped, outcome
@@ -60,6 +61,7 @@ class LocalCompute(StageCompute):
             ) as session,
         ):
             environment = {
+                **thread_settings(),
                 **os.environ,
                 **session.get_bootstrap_env_vars(),
                 "R2V_DAGSTER_RUN_ID": context.run.run_id,
@@ -74,6 +76,15 @@ class LocalCompute(StageCompute):
                 mark_stopped(Path(spec.run_dir), "the orchestrator was stopped, and killed the stage")
                 raise
         return outcome(spec, exit_code, last_lines)
+
+
+def thread_settings() -> dict[str, str]:
+    """What a stage's process sets of OpenMP unless the user did.
+
+    Where several stages share the cores, threads that wait by spinning take the time that the others need
+    (benchmarks/side_by_side.py); alone they answer a little faster.
+    """
+    return {"OMP_WAIT_POLICY": "passive"} if stages_at_once() > 1 else {}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from r2v_assets.compute.local import run_process
+from r2v_assets.compute.local import run_process, thread_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PARENT = """
@@ -114,3 +114,12 @@ def test_killing_the_orchestrator_ends_the_process(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     assert wait_for(lambda: not alive(child), 60) and (tmp_path / "stopped").exists()
+
+
+@pytest.mark.parametrize(("at_once", "expected"), [("", {}), ("1", {}), ("2", {"OMP_WAIT_POLICY": "passive"})])
+def test_threads_wait_asleep_where_stages_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, at_once: str, expected: dict[str, str]
+) -> None:
+    monkeypatch.setenv("R2V_COMPUTE", "local")
+    monkeypatch.setenv("R2V_STAGES_AT_ONCE", at_once)
+    assert thread_settings() == expected
