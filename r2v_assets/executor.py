@@ -11,7 +11,7 @@ from r2v_assets.choice import stages_at_once
 from r2v_core.stages.table import BY_ASSET
 
 
-class SideBySide(dg.Executor):
+class OneOrSeveral(dg.Executor):
     """Each step in a process of its own, several at a time; a run of a single stage in this process.
 
     A process of its own loads all definitions anew, which takes seconds.
@@ -42,7 +42,7 @@ def executor() -> dg.ExecutorDefinition:
         name="side_by_side",
         config_schema=dg.multiprocess_executor.config_schema.as_field(),
         requirements=dg.multiple_process_executor_requirements(),
-        executor_creation_fn=lambda init: SideBySide(
+        executor_creation_fn=lambda init: OneOrSeveral(
             _made(dg.in_process_executor, init), _made(dg.multiprocess_executor, init)
         ),
     )

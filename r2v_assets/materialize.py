@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def materialize_partition(
     console: Console,
     *,
     assets: Sequence[str] | None = None,
+    only: Collection[str] | None = None,
     force: bool = False,
 ) -> int:
     """Bring assets of one partition up to date on the project's Dagster instance, in dependency order.
@@ -49,6 +50,7 @@ def materialize_partition(
         loaded: the configuration that ``settings`` name; used to see what is up to date.
         settings: fields of :class:`r2v_assets.settings.StageConfig` given to every asset.
         assets: which ones (default: every asset of the stage table whose stage is not switched off).
+        only: of these assets, those that this call is to make; what it prints counts all of them.
         force: run everything again.
 
     Returns:
@@ -65,6 +67,8 @@ def materialize_partition(
     with open_instance() as instance:
         _bury_killed_launchers(instance)
         for n, stage in enumerate(stages, start=1):
+            if only is not None and stage.asset not in only:
+                continue
             label = f"[bold]\\[{n}/{len(stages)}] {stage.asset}[/]"
             done = None if force else up_to_date(instance, stage, partition, loaded)
             if done is not None:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from r2v_assets.materialize import materialize_partition
 from r2v_assets.partitions import check_partition
 from r2v_assets.project import root
+from r2v_assets.side_by_side import materialize_side_by_side
 from r2v_core.console import rich_console, say
 from r2v_core.errors import R2VError
 from r2v_core.runs import stopping
@@ -29,15 +30,19 @@ def run(
     asset: Annotated[list[str] | None, typer.Option(help="this asset alone; repeat the option for more")] = None,
     config: Annotated[str | None, typer.Option(help="YAML config (default: the experiment's own)")] = None,
     overrides: Annotated[list[str] | None, typer.Option(help="dotted config override key=value; repeatable")] = None,
+    only: Annotated[str | None, typer.Option(help="make this one of the assets", hidden=True)] = None,
 ) -> None:
-    """Materialise what is not up to date, in order, and stop at the first failure."""
+    """Materialise what is not up to date, and at once what does not depend on each other; stop at the first failure."""
     console = rich_console(soft_wrap=True)
     chosen = check_partition(partition)
     loaded = partition_config(chosen, config, overrides or [], root())
     settings = {"config": relative_to(loaded.path, root()), "overrides": overrides or []}
     with stopping.listening():
         try:
-            ran = materialize_partition(chosen, loaded, settings, console, assets=asset)
+            if only is not None:
+                materialize_partition(chosen, loaded, settings, console, assets=asset, only=[only])
+                return
+            ran = materialize_side_by_side(chosen, loaded, settings, console, assets=asset)
         except (KeyboardInterrupt, stopping.Stopped) as stop:
             console.print(escape(str(stop).strip()) or "stopped")
             raise SystemExit(STOPPED) from None
