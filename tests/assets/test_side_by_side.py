@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from r2v_assets.side_by_side import ready
-from r2v_core.stages.experiments import load_config
+from r2v_core.partition import Partition
+from r2v_core.runs.manifest import RunManifest, read_manifest
+from r2v_core.stages.experiments import load_config, partition_config
 from r2v_core.stages.table import BY_ASSET, pipeline
-from tests.assets.conftest import REPOSITORY
+from tests.assets.conftest import PARTITION, REPOSITORY, Project
+from tests.serving.conftest import stuck_router
+from tests.stages.conftest import stand_in
+
+CONFIG = """
+defaults: [small]
+slm: {engine: scripted, engine_options: {otherwise: [look, inventory]}}
+agent: {verifier: false, parallel: 1}
+perturbations: {seeds: {test: 30}}
+training: {router: {baselines: []}}
+evaluation: {methods: [r2v, slm_only], sweep: [], clean_seeds: 30}
+"""
+EVALUATIONS = ("evaluation_clean", "evaluation_noisy")
+RUNS = "outputs/mrp/evaluate_*/*"
 
 
 def test_what_waits_for_nobody_is_ready_in_the_pipelines_order() -> None:
@@ -31,3 +51,43 @@ def test_what_is_under_way_is_waited_for(running: tuple[str, ...], expected: set
     assets = ("evaluation_clean", "evaluation_noisy", "ablation_static_threshold")
     chosen = {stage.name: stage for asset in assets for stage in [BY_ASSET[asset]]}
     assert set(ready(chosen, running, config)) == expected
+
+
+def test_one_that_is_stopped_ends_all_and_begins_again_where_they_were(project: Project) -> None:
+    """Two evaluations at once on this machine; the signal is the one that a cluster's time limit leads to."""
+    config = project.root / "configs/scripted.yaml"
+    config.write_text(CONFIG)
+    loaded = partition_config(Partition.parse(PARTITION), config, (), project.root)
+    for name in ("train_bc", "train_verifier", "train_dpo", "train_router"):
+        run_dir = stand_in(project.root, loaded, PARTITION, name)
+    stuck_router().save(run_dir)
+    chosen = [word for asset in ("task_suite", *EVALUATIONS) for word in ("--asset", asset)]
+    command = ("-m", "r2v_assets.slurm_run", "--partition", PARTITION, "--config", "configs/scripted.yaml", *chosen)
+    environment = project.environment | {"R2V_STAGES_AT_ONCE": "2"}
+
+    def start() -> subprocess.Popen[bytes]:
+        with (project.root / "out.log").open("a") as file:
+            shown = {"stdout": file, "stderr": file}
+            return subprocess.Popen([sys.executable, *command], cwd=project.root, env=environment, **shown)
+
+    def log() -> str:
+        return (project.root / "out.log").read_text()
+
+    def at_work() -> int:
+        return sum(path.stat().st_size > 0 for path in project.root.glob(f"{RUNS}/trajectories.jsonl"))
+
+    def manifests() -> list[RunManifest]:
+        return [read_manifest(path.parent) for path in project.root.glob(f"{RUNS}/run_manifest.json")]
+
+    first, end = start(), time.monotonic() + 240
+    while at_work() < 2:
+        assert first.poll() is None and time.monotonic() < end, log()
+        time.sleep(0.02)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(60) == 143, log()
+    assert log().count("materialise it again to resume") == 2, log()
+    runs = manifests()
+    assert [run.status for run in runs] == ["partial"] * 2
+    assert start().wait(240) == 0, log()
+    assert {(run.run_id, run.status) for run in manifests()} == {(run.run_id, "done") for run in runs}
+    assert "2 of 3 assets made, the others were up to date" in log()
