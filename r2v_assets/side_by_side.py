@@ -37,10 +37,10 @@ def materialize_side_by_side(
 ) -> int:
     """As :func:`r2v_assets.materialize.materialize_partition`, up to ``R2V_STAGES_AT_ONCE`` stages at a time.
 
-    Where one fails, the others that have begun end, and none begins any more.
+    Where one fails, those that have begun go on to their end, and no other begins.
 
     Raises:
-        R2VError: with the failed stage's own error, or, if it said that itself, with its name.
+        R2VError: with the failed stage's own error; where its process has printed that, with its name.
         KeyboardInterrupt: if it was stopped; the processes are asked to end, too, and waited for.
     """
     waiting = {
