@@ -27,7 +27,7 @@ benchmark:
     goals: [detailed]
     mix: [{family: treasure_hunter, level: 4}]
 perturbations:
-  seeds: {train: 1, router: 3, validation: 2, test: 1}
+  seeds: {train: 1, router: 6, validation: 4, test: 1}
 slm: {max_action_tokens: 6, max_prompt_tokens: 160}
 training:
   bc: {max_steps: 3, batch_size: 2}

@@ -149,7 +149,7 @@ def test_thresholds_were_swept_and_calibrated_by_playing(whole: tuple[Project, s
     levels = json.loads(router.read_text())["calibration"]["levels"]
     assert all(found[0]["share"] == 1.0 and found[0]["success"] > 0 for found in levels.values())
     played = (router.parent / "validation_episodes.jsonl").read_text().splitlines()
-    assert len(played) == sum(map(len, levels.values())) * 2 * 2  # tasks × seeds
+    assert len(played) == sum(map(len, levels.values())) * 2 * 4  # tasks × seeds
 
 
 def test_what_was_trained_answers_at_an_address_as_in_its_evaluation(whole: tuple[Project, str]) -> None:
