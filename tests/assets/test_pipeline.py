@@ -348,6 +348,7 @@ def documented(whole: tuple[Project, str]) -> Project:
             shutil.rmtree(path.parent)
     assert not DataRegistry(project.root).rebuild().problems
     small = load_config(CONFIG, (), project.root).config.model_dump(mode="json")
+    del small["evaluation"]["methods"]  # which follow from the baselines, and those of configs that inherit differ
     (project.root / "configs/mrp.yaml").write_text(yaml.safe_dump(small))
     shutil.copy(_newest(project, "collect") / "trajectories.jsonl", project.root / "theirs.jsonl")
     return project
