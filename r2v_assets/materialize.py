@@ -60,9 +60,7 @@ def materialize_partition(
         R2VError: with the failed stage's own error.
         KeyboardInterrupt: if it was stopped, saying what is left; the stage's process has ended then.
     """
-    stages = pipeline(loaded.config)
-    if assets is not None:
-        stages = [stage for stage in BY_ASSET.values() if stage.asset in assets]
+    stages = chosen_stages(loaded, assets)
     ran = 0
     with open_instance() as instance:
         _bury_killed_launchers(instance)
@@ -81,6 +79,13 @@ def materialize_partition(
             console.print(f"      [green]done[/] in {time.monotonic() - began:.0f} s")
             ran += 1
     return ran
+
+
+def chosen_stages(loaded: LoadedConfig, assets: Collection[str] | None) -> list[Stage]:
+    """The stages of some assets, by default of all that have anything to do, in dependency order."""
+    if assets is None:
+        return pipeline(loaded.config)
+    return [stage for stage in BY_ASSET.values() if stage.asset in assets]
 
 
 def up_to_date(

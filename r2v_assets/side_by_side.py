@@ -16,12 +16,12 @@ from rich.console import Console
 
 from r2v_assets.choice import stages_at_once
 from r2v_assets.instance import open_instance
-from r2v_assets.materialize import materialize_partition, up_to_date
+from r2v_assets.materialize import chosen_stages, materialize_partition, up_to_date
 from r2v_core.config import Config, LoadedConfig
 from r2v_core.errors import R2VError
 from r2v_core.partition import Partition
 from r2v_core.runs.stage import Stage
-from r2v_core.stages.table import BY_ASSET, inputs_of, pipeline
+from r2v_core.stages.table import inputs_of
 
 POLL_S = 0.5
 """How often it is asked whether a process has ended, seconds."""
@@ -43,17 +43,14 @@ def materialize_side_by_side(
         R2VError: with the failed stage's own error; where its process has printed that, with its name.
         KeyboardInterrupt: if it was stopped; the processes are asked to end, too, and waited for.
     """
-    waiting = {
-        stage.name: stage
-        for stage in (BY_ASSET.values() if assets is not None else pipeline(loaded.config))
-        if assets is None or stage.asset in assets
-    }
+    waiting = {stage.name: stage for stage in chosen_stages(loaded, assets)}
+    at_once = stages_at_once()
     running: dict[str, subprocess.Popen[bytes]] = {}
     failed: list[str] = []
     ran = 0
     try:
         while running or (waiting and not failed):
-            begin = [] if failed else ready(waiting, running, loaded.config)[: stages_at_once() - len(running)]
+            begin = [] if failed else ready(waiting, running, loaded.config)[: at_once - len(running)]
             for name in begin:
                 stage = waiting.pop(name)
                 if (len(begin) == 1 and not running) or _is_up_to_date(stage, partition, loaded):

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from r2v_assets.materialize import materialize_partition
+from r2v_assets.materialize import chosen_stages, materialize_partition
 from r2v_assets.partitions import check_partition
 from r2v_assets.project import root
 from r2v_assets.side_by_side import materialize_side_by_side
@@ -20,7 +20,6 @@ from r2v_core.errors import R2VError
 from r2v_core.runs import stopping
 from r2v_core.runs.directories import relative_to
 from r2v_core.stages.experiments import partition_config
-from r2v_core.stages.table import pipeline
 
 STOPPED = 143
 
@@ -46,7 +45,7 @@ def run(
         except (KeyboardInterrupt, stopping.Stopped) as stop:
             console.print(escape(str(stop).strip()) or "stopped")
             raise SystemExit(STOPPED) from None
-    wanted = len(asset or pipeline(loaded.config))
+    wanted = len(chosen_stages(loaded, asset))
     console.print(f"{escape(partition)}: {ran} of {wanted} assets made, the others were up to date")
 
 

@@ -276,7 +276,7 @@ def test_failure_is_the_stages_own_error(whole: tuple[Project, str]) -> None:
     ("stage", "overrides", "killed"),
     [
         ("candidates", ["candidates.batch_size=6"], False),
-        ("train_router", ["training.router.baselines=[]"], False),
+        ("train_router", [], False),
         ("evaluate_noisy", [], True),
     ],
 )

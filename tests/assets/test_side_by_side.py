@@ -16,14 +16,13 @@ from r2v_core.stages.experiments import load_config, partition_config
 from r2v_core.stages.table import BY_ASSET, pipeline
 from tests.assets.conftest import PARTITION, REPOSITORY, Project
 from tests.serving.conftest import stuck_router
-from tests.stages.conftest import stand_in
+from tests.stages.stand_ins import stand_in_for_all
 
 CONFIG = """
 defaults: [small]
 slm: {engine: scripted, engine_options: {otherwise: [look, inventory]}}
 agent: {verifier: false, parallel: 1}
 perturbations: {seeds: {test: 30}}
-training: {router: {baselines: []}}
 evaluation: {methods: [r2v, slm_only], sweep: [], clean_seeds: 30}
 """
 EVALUATIONS = ("evaluation_clean", "evaluation_noisy")
@@ -58,9 +57,7 @@ def test_one_that_is_stopped_ends_all_and_begins_again_where_they_were(project: 
     config = project.root / "configs/scripted.yaml"
     config.write_text(CONFIG)
     loaded = partition_config(Partition.parse(PARTITION), config, (), project.root)
-    for name in ("train_bc", "train_verifier", "train_dpo", "train_router"):
-        run_dir = stand_in(project.root, loaded, PARTITION, name)
-    stuck_router().save(run_dir)
+    stand_in_for_all(project.root, loaded, PARTITION, stuck_router())
     chosen = [word for asset in ("task_suite", *EVALUATIONS) for word in ("--asset", asset)]
     command = ("-m", "r2v_assets.slurm_run", "--partition", PARTITION, "--config", "configs/scripted.yaml", *chosen)
     environment = project.environment | {"R2V_STAGES_AT_ONCE": "2"}

@@ -13,13 +13,12 @@ from tests.assets.conftest import PARTITION
 from tests.serving.conftest import stuck_router
 from tests.slurm.conftest import SlurmProject, told, wait_for
 from tests.slurm.test_cli import r2v
-from tests.stages.conftest import stand_in
+from tests.stages.stand_ins import stand_in_for_all
 
 CONFIG = """
 defaults: [small]
 slm: {engine: scripted, engine_options: {otherwise: [look, inventory]}}
 agent: {verifier: false}
-training: {router: {baselines: []}}
 evaluation: {methods: [r2v, slm_only], sweep: []}
 """
 EVALUATIONS = ["evaluation_clean", "evaluation_noisy"]
@@ -64,9 +63,7 @@ def test_both_evaluations_are_in_the_queue_together_and_run_together(
     config.write_text(CONFIG)
     project.edit_profile(cpu={"partition": "all"}, orchestrator={"partition": "cpu"})
     loaded = partition_config(Partition.parse(PARTITION), config, (), project.root)
-    for name in ("train_bc", "train_verifier", "train_dpo", "train_router"):
-        run_dir = stand_in(project.root, loaded, PARTITION, name)
-    stuck_router().save(run_dir)
+    stand_in_for_all(project.root, loaded, PARTITION, stuck_router())
     run = project.cluster.run
     run("scontrol", "update", "PartitionName=all", "State=DOWN")  # no stage starts before both are there
     try:

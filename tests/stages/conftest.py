@@ -11,11 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from r2v_core.config import LoadedConfig, config_snapshot
 from r2v_core.runs.artifacts import digests
-from r2v_core.runs.directories import runs_folder
-from r2v_core.runs.manifest import RunManifest, read_manifest, utc_now, write_manifest
-from r2v_core.stages.table import STAGES
+from r2v_core.runs.manifest import read_manifest, write_manifest
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,17 +81,3 @@ def stage(project: Path) -> Stage:
         return done
 
     return run
-
-
-def stand_in(root: Path, loaded: LoadedConfig, partition: str, stage: str) -> Path:
-    """A finished run of a training that did not take place, with an empty adapter; its directory."""
-    run_dir = runs_folder(root, loaded.config.paths, STAGES[stage]) / stage
-    (run_dir / "adapter").mkdir(parents=True)
-    files = {"adapter": "adapter"}
-    manifest = RunManifest(
-        run_id=stage, stage=stage, benchmark="textworld", provider="env", model="expert", seed=1, partition=partition,
-        status="done", created_at=utc_now(), output_dir=str(run_dir.relative_to(root)), digest=stage,
-        config=config_snapshot(loaded.config), artifacts=files, artifact_digests=digests(run_dir, files),
-    )  # fmt: skip
-    write_manifest(manifest, run_dir)
-    return run_dir

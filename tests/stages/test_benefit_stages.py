@@ -22,8 +22,9 @@ from r2v_core.runs.parquet import read_parquet
 from r2v_core.stages.cli import main
 from r2v_core.stages.experiments import partition_config
 from r2v_core.trajectory import Episode
-from tests.stages.conftest import ROOT, stand_in
+from tests.stages.conftest import ROOT
 from tests.stages.killing import run_with_kills
+from tests.stages.stand_ins import stand_in
 
 KEY = "textworld:expert|1"
 CONFIG = """

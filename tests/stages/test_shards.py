@@ -24,7 +24,8 @@ from r2v_core.stages.cli import main
 from r2v_core.stages.experiments import partition_config
 from r2v_core.stages.table import ABLATIONS, STAGES
 from tests.serving.conftest import stuck_router
-from tests.stages.conftest import ROOT, environment, stand_in
+from tests.stages.conftest import ROOT, environment
+from tests.stages.stand_ins import stand_in_for_all
 
 KEY = "textworld:expert|1"
 CONFIG = """
@@ -56,10 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, games: Path) -> Path:
     shutil.copytree(ROOT / "configs", root / "configs")
     (root / "configs/tiny.yaml").write_text(CONFIG.format(games=games))
     loaded = partition_config(Partition.parse(KEY), root / "configs/tiny.yaml", (), root)
-    for name in ("train_bc", "train_dpo", "train_verifier", "train_router"):
-        run_dir = stand_in(root, loaded, KEY, name)
-        if name == "train_router":
-            replace(stuck_router(), rules={RANDOM.name: {"rate": 0.5}}).save(run_dir)
+    stand_in_for_all(root, loaded, KEY, replace(stuck_router(), rules={RANDOM.name: {"rate": 0.5}}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("R2V_PROJECT", str(root))
         patch.chdir(root)
@@ -148,6 +146,7 @@ def test_two_processes_of_one_job_make_what_one_makes(project: Path, inside: pyt
     run_dir = folder(project, f"{stage}-by-both")
     made = read_manifest(run_dir)
     assert (made.status, made.digest, made.counts) == ("done", expected.digest, expected.counts)
+    assert (made.n_episodes, made.n_steps) == (expected.n_episodes, expected.n_steps)
     assert not list(run_dir.glob("*.part*"))
 
 
