@@ -2,8 +2,8 @@
 
 All actions of one state are read in one pass: a row is ``[prompt | action 1 | … | action K]``, every action sees the
 prompt and itself but no other action, and its positions continue from the prompt's end. So the prompt is encoded once,
-in training as in the closed loop, and an action's score does not depend on which others it is scored with. In the
-closed loop, what several prompts begin with is encoded once for them all, too.
+and an action's score does not depend on which others it is scored with. In the closed loop, what several prompts begin
+with is read once for them all, too (:mod:`r2v_core.models.prefix_tree`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from r2v_core.config.schema import SLMConfig
 from r2v_core.errors import R2VError
 from r2v_core.models.control_tokens import action_ids
 from r2v_core.models.hub import load_adapter, load_lm, load_tokenizer, merge
-from r2v_core.models.prefixes import Begun, begin
+from r2v_core.models.prefix_tree import PrefixTree, bears_a_tree
 
 HEADS = ("step", "outcome")
 """step: does the action bring the goal closer; outcome: does the episode end in success."""
@@ -123,27 +123,17 @@ class VerifierModel(nn.Module):
         positions: torch.Tensor,
         rows: torch.Tensor,
         ends: torch.Tensor,
-        begun: Begun | None = None,
     ) -> torch.Tensor:
-        """Logits ``[N, 2]`` of the N actions, one column a head, read at their end-of-turn tokens.
-
-        With ``begun`` the rows hold what comes after the prompts' beginnings that are encoded already.
-        """
-        mask, earlier = attention_mask(segments), None
-        if begun is not None and any(begun.read):
-            seen = begun.mask[:, None, None].bool().expand(-1, -1, mask.shape[-1], -1)
-            mask, earlier = torch.cat([seen, mask], dim=-1), begun.cache
-            positions = positions + torch.tensor(begun.read, device=positions.device)[:, None]
+        """Logits ``[N, 2]`` of the N actions, one column a head, read at their end-of-turn tokens."""
         hidden = self.backbone(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=earlier,
-            use_cache=earlier is not None,
+            input_ids=input_ids, attention_mask=attention_mask(segments), position_ids=positions, use_cache=False
         ).last_hidden_state
-        pooled = hidden[rows, ends].float()
+        return self.judge(hidden[rows, ends])
+
+    def judge(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Logits ``[N, 2]`` from the hidden states ``[N, H]`` of actions' last tokens."""
         with torch.autocast(pooled.device.type, enabled=False):
-            logits: torch.Tensor = self.heads(pooled)
+            logits: torch.Tensor = self.heads(pooled.float())
         return logits
 
 
@@ -209,16 +199,24 @@ class Verifier:
         texts = [[action_ids(self.tokenizer, action) for action in some] for some in actions]
         order = sorted((i for i in range(len(prompts)) if texts[i]), key=lambda i: (len(ids[i]), i))
         found: list[list[tuple[float, float]]] = [[] for _ in prompts]
-        device, pad = next(self.model.parameters()).device, int(self.tokenizer.pad_token_id)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            begun = begin(self.model.backbone, [ids[i] for i in chosen], pad)
-            rests = [ids[i][n:] for i, n in zip(chosen, begun.read, strict=True)]
-            packed = pack(rests, [texts[i] for i in chosen], pad)
-            scores = self._known(torch.sigmoid(self.model(**packed.tensors(device), begun=begun))).tolist()
-            for (step, outcome), row in zip(scores, packed.rows.tolist(), strict=True):
-                found[chosen[row]].append((step, outcome))
+            scores = self._known(torch.sigmoid(self._logits([ids[i] for i in chosen], [texts[i] for i in chosen])))
+            rows = [i for i in chosen for _ in texts[i]]
+            for i, (step, outcome) in zip(rows, scores.tolist(), strict=True):
+                found[i].append((step, outcome))
         return found
+
+    def _logits(self, prompts: Sequence[list[int]], actions: Sequence[list[list[int]]]) -> torch.Tensor:
+        """``[N, 2]`` for all actions, prompt by prompt."""
+        model: Any = self.model
+        if not bears_a_tree(model.backbone):
+            packed = pack(prompts, actions, int(self.tokenizer.pad_token_id))
+            return model(**packed.tensors(model.backbone.device))
+        tree = PrefixTree(model.backbone)
+        starts = [tree.add(prompt) for prompt in prompts]
+        ends = [tree.add(text, at) for at, some in zip(starts, actions, strict=True) for text in some]
+        return model.judge(tree.outputs(ends))
 
     def _known(self, scores: torch.Tensor) -> torch.Tensor:
         columns = [HEADS.index(head if head in self.info.heads else self.info.heads[0]) for head in HEADS]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from r2v_core.benchmarks.actions import code, one_line
-from r2v_core.engines.transformers.encoding import encode
-from r2v_core.engines.transformers.generation import _candidates, _decode, _Samples
+from r2v_core.engines.transformers.generation import Samples, _candidates, decode
+from r2v_core.engines.transformers.rows import Padded, Shared
 from r2v_core.engines.transformers.sampler import Sampler
 from r2v_core.models.prompt import render_prompt
 from r2v_core.trajectory import Observation, Step
@@ -29,22 +29,6 @@ def sample(policy: Sampler, prompts=PROMPTS, seeds=(1, 2, 3), k=5, temperature=1
     return policy.sample(list(prompts), list(seeds), k=k, temperature=temperature, batch_size=batch_size)
 
 
-def test_encoding_together_equals_encoding_alone(policy):
-    together = encode(policy.model, policy.tokenizer, PROMPTS).last
-    for row, prompt in zip(together, PROMPTS, strict=True):
-        ids = policy.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
-        with torch.inference_mode():
-            alone = policy.model(ids).logits[0, -1]
-        torch.testing.assert_close(row, alone, atol=1e-4, rtol=1e-3)
-
-
-def test_identical_prompts_and_a_prompt_that_begins_another(policy):
-    prompts = [PROMPTS[0], PROMPTS[0], PROMPTS[0] + " Go on."]
-    encoded = encode(policy.model, policy.tokenizer, prompts).last
-    torch.testing.assert_close(encoded[0], encoded[1])
-    assert not torch.allclose(encoded[0], encoded[2])
-
-
 def test_same_seed_same_candidates_whatever_the_batch(policy):
     alone = [sample(policy, [p], [s])[0] for p, s in zip(PROMPTS, (1, 2, 3), strict=True)]
     for batch_size in (1, 2, 8):
@@ -54,23 +38,23 @@ def test_same_seed_same_candidates_whatever_the_batch(policy):
     assert [[c.text for c in row] for row in other] != [[c.text for c in row] for row in alone]
 
 
-def test_log_probabilities_and_entropies_are_those_of_the_model(policy):
+@pytest.mark.parametrize("rows", [Shared, lambda model: Padded(model, 0)], ids=["shared", "padded"])
+def test_log_probabilities_and_entropies_are_those_of_the_model(policy, rows):
     k, limit, eos = 3, 6, policy.tokenizer.eos_token_id
-    encoded = encode(policy.model, policy.tokenizer, PROMPTS).repeat(k, limit)
+    ids = [policy.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in PROMPTS]
     uniform = torch.from_numpy(np.random.default_rng(0).random((len(PROMPTS) * k, limit)))
     with torch.inference_mode():
-        samples = _decode(policy.model, encoded, uniform, 1.0, [eos])
+        samples = decode(rows(policy.model), ids, k, uniform, 1.0, [eos])
     for row in range(len(PROMPTS) * k):
-        prompt = policy.tokenizer(PROMPTS[row // k], add_special_tokens=False)["input_ids"]
-        ids = samples.tokens[row, : samples.lengths[row]].tolist()
+        prompt, written = ids[row // k], samples.tokens[row, : samples.lengths[row]].tolist()
         with torch.inference_mode():
-            logits = policy.model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].double()
+            logits = policy.model(torch.tensor([prompt + written])).logits[0, len(prompt) - 1 : -1].double()
         logp = torch.log_softmax(logits, -1)
-        assert samples.logprob[row].item() == pytest.approx(logp[range(len(ids)), ids].sum().item(), abs=1e-3)
+        assert samples.logprob[row].item() == pytest.approx(logp[range(len(written)), written].sum().item(), abs=1e-3)
         surprisal = torch.minimum(-logp, -logp.sort(descending=True).values[:, 19:20])  # none beyond the 20th token's
         assert samples.entropy[row].item() == pytest.approx((logp.exp() * surprisal).sum().item(), abs=1e-3)
         cumulative = logp.exp().cumsum(-1)
-        for t, token in enumerate(ids):  # each token is where its uniform number falls
+        for t, token in enumerate(written):  # each token is where its uniform number falls
             assert cumulative[t, token] >= uniform[row, t] - 1e-5
             assert token == 0 or cumulative[t, token - 1] <= uniform[row, t] + 1e-5
 
@@ -84,7 +68,7 @@ PROGRAM = "def f(x):\n    return [x]"
 def test_sampled_tokens_become_actions_of_the_benchmarks_form(policy, read, texts):
     rows = [policy.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (PROGRAM, " go east\n")]
     width = max(map(len, rows))
-    samples = _Samples(
+    samples = Samples(
         tokens=torch.tensor([row + [policy.tokenizer.eos_token_id] * (width - len(row)) for row in rows]),
         lengths=torch.tensor([len(row) for row in rows]),
         logprob=torch.zeros(2),

@@ -7,15 +7,12 @@ from copy import deepcopy
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, Lfm2Config, MistralConfig, Qwen2Config, Qwen3NextConfig
-from transformers.cache_utils import get_layer_types_and_kwargs
 
 from r2v_core.config.schema import SLMConfig
-from r2v_core.engines.transformers import encoding
-from r2v_core.engines.transformers.encoding import encode
-from r2v_core.engines.transformers.reserved import ReservedLayer
+from r2v_core.engines.transformers.rows import Padded
 from r2v_core.engines.transformers.sampler import Sampler
 from r2v_core.models.hub import load_tokenizer
-from r2v_core.models.prefixes import layouts, take
+from r2v_core.models.prefix_tree import bears_a_tree
 
 INSTRUCTIONS = "You play a game. Answer with one command and nothing else, such as: take the key from the table. " * 2
 PROMPTS = [
@@ -62,7 +59,7 @@ def sampler(request, real_slm, model_cache) -> Sampler:
     for layer in model.get_decoder().layers:  # as drawn, layers hardly change what they are given
         for weight in layer.parameters():
             weight.data.mul_(3.0 if weight.dim() > 1 else 1.0)
-    assert layouts(config) - {"full_attention"}
+    assert not bears_a_tree(model)
     return Sampler(model, tokenizer, SLMConfig(model="tiny", dtype="float32"))
 
 
@@ -83,34 +80,11 @@ def test_replies_do_not_depend_on_batch_mates(sampler):
 
 @torch.inference_mode()
 def test_logits_are_those_of_the_prompt_alone(sampler):
-    for chosen in sampler._batches(PROMPTS, 8):
-        encoded = encode(sampler.model, sampler.tokenizer, [PROMPTS[i] for i in chosen])
-        for row, i in zip(encoded.last, chosen, strict=True):
-            ids = sampler.tokenizer(PROMPTS[i], return_tensors="pt", add_special_tokens=False)["input_ids"]
-            alone = sampler.model(ids, use_cache=False).logits[0, -1]
+    ids = [sampler.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in PROMPTS]
+    for chosen in sampler._batches(list(map(len, ids)), 8):
+        logits, of = Padded(sampler.model, sampler.tokenizer.pad_token_id).first([ids[i] for i in chosen], 2)
+        assert of.tolist() == [row for row in range(len(chosen)) for _ in range(2)]
+        for row, i in zip(logits, chosen, strict=True):
+            alone = sampler.model(torch.tensor([ids[i]]), use_cache=False).logits[0, -1]
             assert (row - alone).abs().max() <= 1e-4
             assert (alone - alone.mean()).abs().max() > 1e-2  # and there is something to tell apart
-
-
-def test_memory_set_aside_changes_no_bit_against_concatenation(sampler, monkeypatch):
-    def sample():
-        return sampler.sample(PROMPTS, range(len(PROMPTS)), k=3, temperature=1.0, batch_size=8)
-
-    reserved = sample()
-    monkeypatch.setattr(encoding, "reserve", lambda cache, rows, k, room: take(cache, rows.repeat_interleave(k)))
-    assert reserved == sample()
-
-
-@torch.inference_mode()
-def test_layers_that_keep_every_token_are_not_copied_while_they_grow(sampler):
-    def places():
-        return [(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in encoded.cache.layers if layer in kept]
-
-    encoded = encode(sampler.model, sampler.tokenizer, PROMPTS[:1]).repeat(2, 3)
-    kept = [layer for layer in encoded.cache.layers if isinstance(layer, ReservedLayer)]
-    assert len(kept) == get_layer_types_and_kwargs(sampler.model.config)[0].count("full_attention")
-    before, lengths = places(), [layer.get_seq_length() for layer in kept]
-    for _ in range(3):
-        sampler.model(torch.tensor([[5], [6]]), past_key_values=encoded.cache, use_cache=True)
-    assert places() == before
-    assert [layer.get_seq_length() - length for layer, length in zip(kept, lengths, strict=True)] == [3] * len(kept)

@@ -10,10 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from r2v_core.config.schema import SLMConfig
-from r2v_core.engines.transformers.encoding import bears_padding
 from r2v_core.engines.transformers.generation import sample_replies
+from r2v_core.engines.transformers.rows import bears_padding, rows_of
 from r2v_core.engines.transformers.scoring import log_probabilities
 from r2v_core.models.chat_template import ChatTemplate
+from r2v_core.models.control_tokens import end_ids
 from r2v_core.models.hub import load_lm, load_tokenizer, merge_adapter
 from r2v_core.trajectory import Candidate
 
@@ -43,27 +44,29 @@ class Sampler(ChatTemplate):
     ) -> list[list[Candidate]]:
         """K replies to each prompt (:meth:`r2v_core.engines.base.Engine.sample`).
 
-        Prompts of similar length are encoded together, so that little is spent on padding.
+        Prompts of similar length are worked on together: where they are padded, little is spent on it.
         """
+        pad, ends = int(self.tokenizer.pad_token_id), end_ids(self.model.generation_config, self.tokenizer)
+        ids = [self.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
         replies: list[list[Candidate]] = [[] for _ in prompts]
-        for chosen in self._batches(prompts, batch_size):
+        for chosen in self._batches([len(some) for some in ids], batch_size):
             sampled = sample_replies(
-                self.model,
+                rows_of(self.model, pad),
                 self.tokenizer,
-                [prompts[i] for i in chosen],
+                [ids[i] for i in chosen],
                 [seeds[i] for i in chosen],
                 k=k,
                 temperature=temperature,
                 max_new_tokens=self.slm.max_action_tokens,
+                ends=ends,
             )
             for i, candidates in zip(chosen, sampled, strict=True):
                 replies[i] = candidates
         return replies
 
-    def _batches(self, prompts: Sequence[str], size: int) -> Iterator[list[int]]:
-        """Positions of prompts to encode together: of similar length, or of one where the model bears no padding."""
-        lengths = [self.count_tokens(prompt) for prompt in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: lengths[i])
+    def _batches(self, lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+        """Positions of prompts to work on together: of similar length, or of one where the model bears no padding."""
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
         one_length = not bears_padding(self.model.config)
         for _, some in groupby(order, key=lambda i: lengths[i] if one_length else 0):
             alike = list(some)
