@@ -11,7 +11,7 @@ matter of the jobs alone: what a model is asked together depends neither on the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -55,6 +55,7 @@ def play(
     seed: int,
     metadata: dict[str, Any],
     threads: Threads | None = None,
+    on_round: Callable[[Sequence[Live]], None] = lambda live: None,
 ) -> Iterator[Episode]:
     """Play all jobs, at most ``parallel`` at a time, yielding each episode as it ends.
 
@@ -66,6 +67,7 @@ def play(
         metadata: carried by every episode, below the job's own.
         threads: in which environments work; none unless given. How many there are changes no result; whether there
             are any changes what is decided together.
+        on_round: called with the episodes of a round before each decision; what it raises ends the play.
     """
     queue = deque(jobs)
     groups = [_Group(size) for size in _sizes(min(parallel, len(queue)), 2 if threads and threads.count else 1)]
@@ -80,7 +82,7 @@ def play(
     try:
         while queue or any(group.live for group in groups):
             for group in groups:
-                for ended in _turn(group, queue, driver, workers, new_environment, noise):
+                for ended in _turn(group, queue, driver, workers, new_environment, noise, on_round):
                     said = metadata | noise.world(ended.job.z)
                     yield episode_record(ended.job, ended.played, benchmark, seed, said, ended.error)
     finally:
@@ -101,6 +103,7 @@ def _turn(
     workers: Workers,
     new_environment: Callable[[Job], GuardedEnvironment],
     noise: Noise,
+    on_round: Callable[[Sequence[Live]], None],
 ) -> Iterator[_Ended]:
     """A group's turn, from the end of its last step to the beginning of its next."""
     yield from _stepped(group, workers)
@@ -108,6 +111,7 @@ def _turn(
         yield from _filled_up(group, queue, workers, new_environment, noise)
         if not group.live:
             return
+        on_round(group.live)
         try:
             choices = driver.decide(group.live)
             break

@@ -20,6 +20,10 @@ def _duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
+QUIET_S = 60.0
+"""After so long without a line, a stage at work says so."""
+
+
 class Reporter:
     """Says what a stage is doing. ``sink`` receives each line once more (Dagster's log, under Pipes)."""
 
@@ -31,10 +35,12 @@ class Reporter:
         """Called with every progress that is told."""
         self._began: dict[str, tuple[float, int]] = {}
         self._last = 0.0
+        self._said = time.monotonic()
         self._tty = sys.stderr.isatty()
 
     def log(self, message: str) -> None:
         """One line for people. That they have closed the terminal is no reason to lose work."""
+        self._said = time.monotonic()
         with suppress(OSError):
             say(f"[{self.stage}] {message}", error=True)
         if self.sink:
@@ -67,6 +73,16 @@ class Reporter:
             parts.append(f"{rate:.2f}/s")
             parts.append(f"{_duration((total - done) / rate)} left" if done < total else f"took {_duration(elapsed)}")
         self.log(" · ".join(parts))
+
+    def working(self, message: str) -> None:
+        """What is under way; said only where nothing has been for a minute, as when no item ends for long.
+
+        Raises:
+            Stopped: if the process was asked to end.
+        """
+        stopping.check()
+        if time.monotonic() - self._said >= QUIET_S:
+            self.log(message)
 
 
 def open_reporter(stage: str) -> Reporter:

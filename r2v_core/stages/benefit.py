@@ -19,7 +19,6 @@ from r2v_core.agent.routed import RoutedAgent
 from r2v_core.agent.rules.base import Rule
 from r2v_core.digest import rng
 from r2v_core.perturbations import make_noise
-from r2v_core.runs import stopping
 from r2v_core.runs.memory import Scope
 from r2v_core.runs.spec import StageContext
 from r2v_core.stages.episodes import playing
@@ -99,10 +98,7 @@ def player(ctx: StageContext, rules: Mapping[str, Rule]) -> Callable[[Sequence[J
         play = playing(ctx, benchmark, make_noise(config.perturbations), config.agent.parallel)
         with proposing(ctx, scope) as proposer:
             routed = RoutedAgent(proposer, teacher, rules, config.agent, config.slm, benchmark.instructions, measured)
-            played: dict[str, Episode] = {}
-            for episode in play(jobs, routed):
-                stopping.check()
-                played[episode.episode_id] = episode
+            played = {episode.episode_id: episode for episode in play(jobs, routed)}
             pairs = [(played[job.episode_id], starts_of(played[job.episode_id], job, measured)) for job in jobs]
             alone = SmallModel(proposer, config.agent, config.slm, benchmark.instructions)
             began = time.perf_counter()

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from r2v_core.agent.live import Job
+from r2v_core.agent.live import Job, Live
 from r2v_core.agent.loop import play
 from r2v_core.agent.workers import Threads, useful_threads
 from r2v_core.benchmarks.base import Benchmark
@@ -22,6 +22,7 @@ from r2v_core.runs.manifest import utc_now
 from r2v_core.runs.memory import FOLDER, Scope
 from r2v_core.runs.parquet import write_parquet
 from r2v_core.runs.recording import Chunk, Records
+from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult
 from r2v_core.stages.failed_episodes import Failures, drop_errors
 from r2v_core.stages.teacher_factory import open_environment
@@ -115,7 +116,13 @@ def playing(ctx: StageContext, benchmark: Benchmark, noise: Noise, parallel: int
         seed=ctx.seed,
         metadata=ctx.identity(),
         threads=threads_for(ctx, benchmark, parallel),
+        on_round=partial(_tell, ctx.report),
     )
+
+
+def _tell(report: Reporter, live: Sequence[Live]) -> None:
+    steps = [one.step + 1 for one in live]
+    report.working(f"{len(live)} episodes side by side, at steps {min(steps)} to {max(steps)}")
 
 
 def threads_for(ctx: StageContext, benchmark: Benchmark, parallel: int) -> Threads:

@@ -22,7 +22,6 @@ from r2v_core.agent.continuations import CONTINUATIONS, METHOD, ON_POLICY, Small
 from r2v_core.agent.live import Job
 from r2v_core.digest import rng
 from r2v_core.perturbations import make_noise, seeds_for
-from r2v_core.runs import stopping
 from r2v_core.runs.jsonl import write_records
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.memory import Scope
@@ -89,10 +88,7 @@ def player(ctx: StageContext) -> Callable[[Sequence[Job], Scope], Iterator[Episo
                 playing(ctx, benchmark, make_noise(config.perturbations), config.agent.parallel),
                 driver=SmallModel(proposer, config.agent, config.slm, benchmark.instructions, tried),
             )
-            played: dict[str, Episode] = {}
-            for episode in by_small_model(jobs):
-                stopping.check()
-                played[episode.episode_id] = episode
+            played = {episode.episode_id: episode for episode in by_small_model(jobs)}
             pairs = [(played[job.episode_id], starts_of(played[job.episode_id], job, tried)) for job in jobs]
             yield from with_continuations(pairs, on_policy.continuations, by_small_model, ctx.report, REMEDY)
 

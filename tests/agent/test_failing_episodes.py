@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -12,6 +13,7 @@ from r2v_core.benchmarks.base import Environment, Outcome, Task
 from r2v_core.config.schema import EpisodesConfig
 from r2v_core.errors import R2VError
 from r2v_core.perturbations import Noise
+from r2v_core.runs.stopping import Stopped
 from r2v_core.stages.failed_episodes import Failures
 from r2v_core.teachers.budget import BudgetSpent
 from r2v_core.trajectory import Episode, Observation, episodes_digest
@@ -77,7 +79,11 @@ class Looker:
         return [Choice("go", "teacher", error="teacher: refused" if no else None) for no in refused]
 
 
-def played(breaks: Sequence[str | None], kind: type[Exception] = RuntimeError) -> tuple[list[Episode], list[Counter]]:
+def played(
+    breaks: Sequence[str | None],
+    kind: type[Exception] = RuntimeError,
+    on_round: Callable[[Sequence[Live]], None] = lambda live: None,
+) -> tuple[list[Episode], list[Counter]]:
     tasks = [
         Task(task_id=f"t{n}", template_id=f"t{n}", split="test", family="f", goal="g", max_steps=9,
              benchmark="b", content="c",
@@ -91,7 +97,7 @@ def played(breaks: Sequence[str | None], kind: type[Exception] = RuntimeError) -
 
     jobs = [Job(f"e{n}", task) for n, task in enumerate(tasks)]
     found = play(jobs, Looker(), open_environment=open_environment, noise=Noise.none(), parallel=2, benchmark="b",
-                 seed=1, metadata={})  # fmt: skip
+                 seed=1, metadata={}, on_round=on_round)  # fmt: skip
     return sorted(found, key=lambda episode: episode.episode_id), opened
 
 
@@ -111,6 +117,22 @@ def test_a_failure_ends_its_own_episode_alone(where: str, steps: int) -> None:
     assert failed.error == ("teacher: refused" if where == "teacher1" else "environment: RuntimeError: boom")
     assert episodes_digest(found[:1] + found[2:]) == episodes_digest(whole[:1] + whole[2:])
     assert all(episode.success for episode in whole) and all(environment.closed for environment in opened)
+
+
+def test_rounds_are_told_before_any_episode_ends_and_may_end_the_play() -> None:
+    rounds: list[list[int]] = []
+    found, _ = played([None, None], on_round=lambda live: rounds.append([one.step for one in live]))
+    assert rounds == [[0, 0], [1, 1], [2, 2]] and len(found) == 2
+    stopped: list[Live] = []
+
+    def stop(live: Sequence[Live]) -> None:
+        if live[0].step == 1:
+            stopped.extend(live)
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        played([None, None], on_round=stop)
+    assert len(stopped) == 2 and all(one.environment.closed for one in stopped)
 
 
 def test_an_episode_that_is_over_stays_what_it_was() -> None:

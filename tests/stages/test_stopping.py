@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from r2v_core.partition import Partition
+from r2v_core.runs import reporting
 from r2v_core.runs.manifest import read_manifest
 from r2v_core.runs.reporting import Reporter
 from r2v_core.runs.spec import StageContext, StageResult
@@ -49,3 +50,13 @@ def test_a_stop_that_a_finaliser_swallows_takes_effect_at_the_next_progress(
     manifest = read_manifest(Path(spec.run_dir))
     assert (manifest.status, manifest.error) == ("partial", "stopped by SIGTERM")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stage_whose_items_take_long_says_what_it_is_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    report = Reporter("collect", said.append)
+    report.working("2 episodes side by side, at steps 1 to 1")  # something may have ended a moment ago
+    assert said == []
+    monkeypatch.setattr(reporting, "QUIET_S", 0.0)
+    report.working("2 episodes side by side, at steps 2 to 3")
+    assert said == ["2 episodes side by side, at steps 2 to 3"]
