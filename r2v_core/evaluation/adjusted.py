@@ -56,13 +56,21 @@ def incomplete(episodes: Floats) -> bool:
     return bool((episodes != episodes[:, :1]).any())
 
 
-def dealt_anew(met: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.intp]:
-    """Columns in random order, each row's own, among those that the row met; the others stay where they are."""
-    draws = random.random(met.shape)
+def dealt_anew(met: NDArray[np.bool_], random: np.random.Generator, times: int) -> NDArray[np.intp]:
+    """Columns in random order, each row's own, among those that the row met; the others stay where they are.
+
+    Args:
+        met: shape (tasks, |Z|).
+        random: source of randomness.
+        times: how often they are dealt.
+
+    Returns:
+        Shape (times, tasks, |Z|).
+    """
+    draws = random.random((times, *met.shape))
     places = np.where(met, np.arange(met.shape[1]), np.inf)
-    dealt = np.where(met, draws, np.inf)
-    order = np.tile(np.arange(met.shape[1]), (len(met), 1))
-    to, origin = places.argsort(axis=1, kind="stable"), dealt.argsort(axis=1, kind="stable")
+    to, origin = places.argsort(axis=1, kind="stable"), np.where(met, draws, np.inf).argsort(axis=2, kind="stable")
     moved = np.take_along_axis(met, to, axis=1)
-    np.put_along_axis(order, to, np.where(moved, origin, to), axis=1)
+    order = np.empty(draws.shape, dtype=np.intp)
+    np.put_along_axis(order, np.broadcast_to(to, order.shape), np.where(moved, origin, to), axis=2)
     return order

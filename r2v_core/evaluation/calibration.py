@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from r2v_core.errors import R2VError
@@ -138,6 +137,8 @@ def fit_level_and_slope(logits: ArrayLike, labels: ArrayLike) -> tuple[float, fl
     Raises:
         R2VError: for empty or mismatched input, or labels outside [0, 1].
     """
+    from scipy.optimize import minimize  # slow to load, and tables fit nothing
+
     z = np.asarray(logits, dtype=float).ravel()
     _, y = _checked(expit(z), labels)
     ones = float(y.sum())

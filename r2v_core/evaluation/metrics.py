@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from r2v_core.errors import R2VError
-from r2v_core.evaluation.adjusted import dealt_anew, world_rates
+from r2v_core.evaluation.adjusted import dealt_anew, incomplete, world_rates
 from r2v_core.evaluation.calibration import N_BINS, bin_index
 from r2v_core.evaluation.frame import TOKENS
 from r2v_core.evaluation.scores import debiased_error, weighted_auc
@@ -52,14 +52,14 @@ def cvar_failure_null(tally: Tally, alpha: float, random: np.random.Generator, r
     Each task's outcomes are dealt to the worlds at random, ``repeats`` times; the mean CVaR of that. Tasks keep their
     own failure rates, worlds lose theirs: what ``cvar_failure`` exceeds this by is what worlds have in common.
     """
-    met = tally.episodes > 0
-    cells, once = np.stack([tally.success, tally.episodes]), np.ones((1, len(tally.tasks)))
-    found = []
-    for _ in range(repeats):
-        order = dealt_anew(met, random)
-        success, episodes = np.take_along_axis(cells, order[None], axis=2)
-        found.append(cvar_failure(world_rates(success, episodes, once)[0], alpha))
-    return float(np.mean(found))
+    order = dealt_anew(tally.episodes > 0, random, repeats)
+    success, episodes = (np.take_along_axis(cells[None], order, axis=2) for cells in (tally.success, tally.episodes))
+    if incomplete(tally.episodes):
+        once = np.ones((1, len(tally.tasks)))
+        rates = np.stack([world_rates(*dealt, once)[0] for dealt in zip(success, episodes, strict=True)])
+    else:  # the same, for all repeats in one go
+        rates = success.sum(axis=1) / episodes.sum(axis=1)
+    return float(cvar_failure(rates, alpha).mean())
 
 
 def worst_count(n_seeds: int, alpha: float) -> int:

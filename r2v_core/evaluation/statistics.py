@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, norm
-from scipy.stats import t as student
+from scipy.special import bdtr, ndtri, stdtrit
 
 from r2v_core.errors import R2VError
 from r2v_core.evaluation.metrics import Metric, Tally
@@ -68,7 +67,7 @@ def half_width(draws: Floats, factors: Sequence[Factor], confidence: float) -> f
         return 0.0
     freedom = total**2 / sum(variance**2 / factors[i].freedom for i, variance in parts.items())
     reach = [(freedom, total), *((factors[i].freedom, variance) for i, variance in alone.items())]
-    return max(float(student.ppf((1 + confidence) / 2, n) * np.sqrt(variance)) for n, variance in reach)
+    return max(float(stdtrit(n, (1 + confidence) / 2) * np.sqrt(variance)) for n, variance in reach)
 
 
 def interval(
@@ -103,7 +102,7 @@ def interval(
     low, high = center, center
     if spread > 1e-12:  # else all resamples agree
         outer = (1 + resamples.confidence) / 2
-        stretch = half / (norm.ppf(outer) * spread)
+        stretch = half / (ndtri(outer) * spread)
         low, high = center + stretch * (np.quantile(values, [1 - outer, outer]) - center)
     if biased:
         low, high = min(2 * value - high, value), max(2 * value - low, value)
@@ -112,7 +111,7 @@ def interval(
 
 def unseen_share(n: int, confidence: float) -> float:
     """Upper Clopper-Pearson bound of a share of which 0 of n were seen: 1 − ((1 − confidence)/2)^(1/n)."""
-    return float(binomtest(0, n).proportion_ci(confidence, method="exact").high)
+    return float(1 - ((1 - confidence) / 2) ** (1 / n))
 
 
 def _estimate(
@@ -191,8 +190,7 @@ def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> McNemar:
     if a.shape != b.shape:
         raise R2VError(f"McNemar's test needs pairs, got {a.size} and {b.size} outcomes")
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
-    p = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
-    return McNemar(only_a, only_b, float(p))
+    return McNemar(only_a, only_b, min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))))
 
 
 EXACT_UP_TO = 14

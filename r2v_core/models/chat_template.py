@@ -29,12 +29,16 @@ _ASKS_DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 _OPENED = "<think>"
 
+_COUNTED = 4096
+"""Texts whose number of tokens is remembered: a prompt's parts come again in the next one, and so do cuts of them."""
+
 
 class ChatTemplate:
     """A tokenizer with its chat template."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        self._counted = lru_cache(_COUNTED)(self._count)
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """A chat as text, ending where the assistant's turn begins.
@@ -46,6 +50,9 @@ class ChatTemplate:
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text, without special tokens added."""
+        return self._counted(text)
+
+    def _count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -106,6 +106,14 @@ class ResultsManager:
         return evaluations(self.frames, self.analysis)
 
     @cached_property
+    def all_evaluations(self) -> pd.DataFrame:
+        """The same of everything, sweeps and variants of ablations too; holds :attr:`evaluations`, which it saves."""
+        everything = evaluations(self.all_frames, self.analysis)
+        main = everything["method"].isin(self.frames.episodes["method"].unique())
+        self.evaluations = everything[main].reset_index(drop=True)
+        return everything
+
+    @cached_property
     def main_table(self) -> pd.DataFrame:
         """Wide form, the columns of main_table.csv."""
         return main_table(self.evaluations)

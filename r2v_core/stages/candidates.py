@@ -23,9 +23,7 @@ from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.digest import digest_of, rng
 from r2v_core.engines import open_engine
 from r2v_core.errors import R2VError
-from r2v_core.evaluation.agreement import agreement
 from r2v_core.models.prompt import render_prompt
-from r2v_core.models.verifier import Verifier
 from r2v_core.runs.manifest import write_atomic
 from r2v_core.runs.memory import FOLDER, Scope
 from r2v_core.runs.parquet import read_episodes
@@ -204,12 +202,16 @@ def _proposer(ctx: StageContext) -> Proposer:
     return Proposer(engine, scorer, config, ctx.seed, action_reader(ctx.partition.benchmark))
 
 
-def _verifier(ctx: StageContext) -> Verifier:
+def _verifier(ctx: StageContext) -> Scorer:
+    from r2v_core.models.verifier import Verifier  # loads transformers, which a run without it does without
+
     return Verifier.load(ctx.inputs["verifier"].directory, ctx.config.slm, ctx.cache)
 
 
 def compare(rows: Sequence[CandidateRow], verifier: Scorer) -> dict[str, float]:
     """How far the judge that scored the rows agrees with the trained verifier, and each with the environment."""
+    from r2v_core.evaluation.agreement import agreement  # loads scikit-learn
+
     plain = [[candidate.model_copy(update={"score_step": None}) for candidate in row.candidates] for row in rows]
     trained = score_candidates(verifier, [row.prompt for row in rows], plain)
     return agreement(

@@ -22,7 +22,6 @@ from r2v_core.models.labels import PROGRESS
 from r2v_core.perturbations import FAMILIES, probabilities
 from r2v_core.results.breakdowns import breakdown
 from r2v_core.results.bundles import Analysis, bundle_paths, make_bundles, read_bundle, write_bundle
-from r2v_core.results.evaluations import evaluations
 from r2v_core.results.figures import save_figures
 from r2v_core.results.manager import TABLES_FOLDER, ResultsManager
 from r2v_core.results.naming import drawn_over, summarised_seed
@@ -153,9 +152,7 @@ def _make(ctx: StageContext, runs: dict[tuple[str, int], UpstreamRun]) -> tuple[
     manager = ResultsManager(folder)
     rows = {
         (method, condition, seed): part.set_index("metric")["value"].dropna().to_dict()
-        for (method, condition, seed), part in evaluations(manager.all_frames, analysis).groupby(
-            ["method", "condition", "seed"]
-        )
+        for (method, condition, seed), part in manager.all_evaluations.groupby(["method", "condition", "seed"])
     }
     for bundle in bundles:
         row = rows[bundle.method, bundle.condition, str(bundle.seed)]
@@ -207,7 +204,7 @@ def _setting(ctx: StageContext) -> dict[str, Any]:
 def write_evaluations(manager: ResultsManager, path: Path) -> None:
     """One JSON line a number, for the registry: seed is null for rows over all seeds, spreads are ``<metric>_sd``."""
     long = manager.evaluations
-    swept = evaluations(manager.all_frames, manager.analysis) if not manager.frontier.empty else long
+    swept = manager.all_evaluations
     parts = [long, swept[swept["method"].str.contains("@")]]
     spread = long.dropna(subset="spread")
     parts.append(spread.assign(metric=spread["metric"] + "_sd", value=spread["spread"], ci_low=None, ci_high=None))

@@ -12,7 +12,6 @@ from r2v_core.agent.rules.base import Rule
 from r2v_core.benchmarks import action_reader
 from r2v_core.digest import digest_of
 from r2v_core.engines import open_engine
-from r2v_core.models.verifier import Verifier
 from r2v_core.perturbations import make_noise
 from r2v_core.runs.memory import Memory, Scope
 from r2v_core.runs.spec import StageContext
@@ -47,6 +46,8 @@ def shared_proposer(ctx: StageContext) -> Proposer:
         adapter, read = policy.artifact("adapter"), action_reader(ctx.partition.benchmark)
         engine = open_engine(config.slm, ctx.cache, adapter, ctx.run_dir / "logs")
         if verifier and not judged:
+            from r2v_core.models.verifier import Verifier  # loads transformers, which other engines do without
+
             scorer = Verifier.load(verifier.directory, config.slm, ctx.cache)
         _PROPOSERS[key] = Proposer(engine, scorer, config.candidates, ctx.seed, read)
     return _PROPOSERS[key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -29,6 +30,10 @@ class Renderer:
     cut: Counter[str] = field(default_factory=Counter, compare=False)
     """Part of a prompt → how many of the prompts rendered so far left something of it out."""
 
+    @cached_property
+    def _chat(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer)
+
     def prompt(self, episode: Episode, index: int) -> str:
         """The prompt at a step of an episode, from its (perturbed) observation and the steps before it."""
         step = episode.steps[index]
@@ -36,8 +41,7 @@ class Renderer:
 
     def render(self, goal: str, history: Sequence[Step], step: Step) -> str:
         """The prompt for a step that follows ``history``."""
-        chat = ChatTemplate(self.tokenizer)
-        prompt = render_prompt(chat, self.slm, self.instructions, goal, history, step.observation)
+        prompt = render_prompt(self._chat, self.slm, self.instructions, goal, history, step.observation)
         self.cut.update(prompt.cut.keys())
         return prompt.text
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -103,17 +104,34 @@ class Pipeline:
         return self.execute(f"ablation_{name}", *overrides), list(self.ran)
 
 
-@pytest.fixture
-def pipeline(tmp_path: Path, make_episodes: Make, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "test.yaml").write_text(CONFIG)
-    made = Pipeline(tmp_path, make_episodes)
-    monkeypatch.setattr(runner, "stage_function", made.function)
-    monkeypatch.setattr("r2v_core.stages.result_tables.save_figures", lambda *args: args[-1].mkdir() or {})
-    for stage in STAGES:
-        if stage not in ("result_tables", "report"):
-            made.execute(stage)
+def simulated(root: Path, make_episodes: Make, patch: pytest.MonkeyPatch) -> Pipeline:
+    """A pipeline in a project, the work of its stages replaced."""
+    made = Pipeline(root, make_episodes)
+    patch.setattr(runner, "stage_function", made.function)
+    patch.setattr("r2v_core.stages.result_tables.save_figures", lambda *args: args[-1].mkdir() or {})
     return made
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, make_episodes: Make) -> Path:
+    """A project whose stages have run up to the evaluations; nobody changes it."""
+    root = tmp_path_factory.mktemp("evaluated") / "project"
+    (root / "configs").mkdir(parents=True)
+    (root / "configs" / "test.yaml").write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        made = simulated(root, make_episodes, patch)
+        for stage in STAGES:
+            if stage not in ("result_tables", "report"):
+                made.execute(stage)
+    return root
+
+
+@pytest.fixture
+def pipeline(evaluated: Path, tmp_path: Path, make_episodes: Make, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """A copy of that project, to go on with."""
+    root = tmp_path / "project"
+    shutil.copytree(evaluated, root)
+    return simulated(root, make_episodes, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,12 @@ def materialise(project: Path, stage: str, seed: int, sink: list[str] | None = N
     return execute(spec, Reporter(stage, sink=sink.append if sink is not None else None))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables without their figures, which take most of the time, where nobody looks at them."""
+    monkeypatch.setattr("r2v_core.stages.result_tables.save_figures", lambda *args: args[-1].mkdir() or {})
+
+
 OPTIONS = {"tasks": 3, "zs": 2, "methods": ("r2v", "slm_only", "llm_only")}
 
 
@@ -189,6 +195,7 @@ def test_errors_are_counted_shown_and_no_success(project: Path, make_episodes: M
     assert "4 of 27 episodes ended in an error" in page.read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_verdicts_that_may_be_forged_are_counted_and_said(project: Path, make_episodes: Make) -> None:
     def flagged(**options: Any) -> list[Episode]:
         found = make_episodes(**options)
@@ -213,6 +220,7 @@ def test_later_seeds_join_and_other_experiments_do_not(project: Path, make_episo
     assert any("seed 3 (noisy) is left out" in line and "benchmark.max_steps" in line for line in said)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_digest_ignores_latency_and_sees_results(project: Path, make_episodes: Make) -> None:
     evaluate(project, make_episodes, 1, **OPTIONS)
     first = materialise(project, "result_tables", 1)
@@ -228,6 +236,7 @@ def test_digest_ignores_latency_and_sees_results(project: Path, make_episodes: M
     assert materialise(project, "result_tables", 1).digest != first.digest
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_bundles_of_an_earlier_table_go(project: Path, make_episodes: Make) -> None:
     evaluate(project, make_episodes, 1, **OPTIONS)
     materialise(project, "result_tables", 1)
@@ -239,6 +248,7 @@ def test_bundles_of_an_earlier_table_go(project: Path, make_episodes: Make) -> N
     assert not old.exists() and (folder / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tables_of_another_experiment_are_not_overwritten(project: Path, make_episodes: Make) -> None:
     evaluate(project, make_episodes, 1, **OPTIONS)
     materialise(project, "result_tables", 1)
@@ -302,6 +312,7 @@ def test_the_report_holds_the_episodes_of_all_seeds_in_the_tables(project: Path,
         assert len(shards[shard]["episodes"][str(row)]["steps"]) == index["n_steps"][row]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_needs_the_tables_own_evaluations(project: Path, make_episodes: Make) -> None:
     evaluate(project, make_episodes, 1, **OPTIONS)
     evaluate(project, make_episodes, 2, **OPTIONS)
@@ -313,6 +324,7 @@ def test_a_report_needs_the_tables_own_evaluations(project: Path, make_episodes:
         materialise(project, "report", 1)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_evaluated_again_the_tables_come_first(project: Path, make_episodes: Make) -> None:
     evaluate(project, make_episodes, 1, **OPTIONS)
     materialise(project, "result_tables", 1)

@@ -145,16 +145,25 @@ def download(recipes: Sequence[Recipe], folder: Path) -> dict[tuple[str, str], P
         together = dict(missing)  # one release of a package a call
         asked = ["download", "--quiet", "--no-deps", "--no-binary", ",".join(together), "--dest", str(folder)]
         names = [f"{package}=={version}" for package, version in together.items()]
-        try:
-            _pip(*asked, "--no-build-isolation", *names)  # with this environment's setuptools, which takes seconds
-        except R2VError:
-            _pip(*asked, *names)
+        _download(asked, names)
         lost = [f"{p}=={v}" for p, v in together.items() if _archive(folder, p, v) is None]
         if lost:
             raise R2VError(
                 f"pip did not download {lost[0]} into {folder}; see that PyPI has a source archive of this release"
             )
     return {pair: found for pair in wanted if (found := _archive(folder, *pair))}
+
+
+def _download(asked: Sequence[str], names: Sequence[str]) -> None:
+    """With this environment's setuptools, which takes seconds; each that needs another build system with its own."""
+    try:
+        _pip(*asked, "--no-build-isolation", *names)
+    except R2VError:
+        if len(names) == 1:
+            _pip(*asked, *names)
+            return
+        for name in names:
+            _download(asked, [name])
 
 
 def _archive(folder: Path, package: str, version: str) -> Path | None:
