@@ -14,6 +14,7 @@ from r2v_core.agent.proposer import Proposal, Proposer, best_candidate, step_cos
 from r2v_core.agent.rules.base import RoutingContext, RoutingDecision, Rule
 from r2v_core.agent.rules.table import looks_ahead, proposes
 from r2v_core.config.schema import AgentConfig, SLMConfig
+from r2v_core.digest import derive_seed
 from r2v_core.models.prompt import Prompt, render_prompt
 from r2v_core.teachers.base import Advice, Teacher
 from r2v_core.trajectory import Candidate, Decision
@@ -173,8 +174,14 @@ def _overhearing(choice: Choice, advice: Advice) -> Choice:
 
 
 def _stream(one: Live) -> int:
-    """Which stream of sampling randomness an episode draws from: its z, or its replicate where there is no z."""
-    return one.job.z if one.job.z is not None else -1 - one.job.replicate
+    """Which stream of sampling randomness an episode draws from: its replicate's, under noise its z's.
+
+    The first replicate under noise draws from its z alone, as every episode does that has no others beside it.
+    """
+    z, replicate = one.job.z, one.job.replicate
+    if z is None:
+        return -1 - replicate
+    return derive_seed("replicate", z, replicate) if replicate else z
 
 
 def _decision(

@@ -24,6 +24,7 @@ EPISODE_COLUMNS: tuple[str, ...] = (
     "condition",
     "seed",
     "z",
+    "replicate",
     "task_id",
     "template_id",
     "family",
@@ -45,6 +46,7 @@ EPISODE_COLUMNS: tuple[str, ...] = (
     *TOKENS,
 )
 """``seed`` is the partition's; ``z`` the perturbation seed of a noisy episode and the replicate of a clean one;
+``replicate`` which of the episodes of one task in one world it is, 0 of a clean one;
 ``latency`` in seconds, ``cost`` in units; ``perturbations`` the families that struck, joined by '+';
 ``error`` whether the episode ended in one; ``flagged`` whether its verdict may be one that was forged."""
 
@@ -54,6 +56,7 @@ STEP_COLUMNS: tuple[str, ...] = (
     "condition",
     "seed",
     "z",
+    "replicate",
     "task_id",
     "index",
     "probability",
@@ -68,7 +71,7 @@ or where the method's probability is of something else. ``escalate``: what the r
 budget can refuse an escalation). ``scores``: other rules' risk scores of the same step by name, at steps of the method
 that they are compared with; else None."""
 
-IDENTITY = ["method", "benchmark", "condition", "seed", "z", "task_id"]
+IDENTITY = ["method", "benchmark", "condition", "seed", "z", "replicate", "task_id"]
 
 
 class Frames(NamedTuple):
@@ -124,11 +127,11 @@ def frames(episodes: Iterable[Episode], scores: Scores = _no_scores) -> Frames:
     rows: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
     for episode in episodes:
-        identity = _identity(episode)
-        rows.append(identity | _episode_facts(episode))
+        own = identity(episode)
+        rows.append(own | _episode_facts(episode))
         judged = episode.metadata.get(IN_METADATA, PROGRESS) == PROGRESS
-        told = partial(scores, identity["method"])
-        steps.extend(identity | _step_facts(step, judged, told) for step in episode.steps)
+        told = partial(scores, own["method"])
+        steps.extend(own | _step_facts(step, judged, told) for step in episode.steps)
     table = pd.DataFrame(rows, columns=list(EPISODE_COLUMNS))
     twice = table[table.duplicated(IDENTITY)]
     if len(twice):
@@ -142,7 +145,12 @@ def frames(episodes: Iterable[Episode], scores: Scores = _no_scores) -> Frames:
     return Frames(table, step_table)
 
 
-def _identity(episode: Episode) -> dict[str, Any]:
+def identity(episode: Episode) -> dict[str, Any]:
+    """The values of :data:`IDENTITY`.
+
+    Raises:
+        R2VError: naming the episode, if metadata is missing.
+    """
     meta = episode.metadata
     clean = episode.perturbation_seed is None
     for key in ("method", "condition", *(("replicate",) if clean else ())):
@@ -157,6 +165,7 @@ def _identity(episode: Episode) -> dict[str, Any]:
         "condition": meta["condition"],
         "seed": episode.seed,
         "z": int(meta["replicate"]) if clean else episode.perturbation_seed,
+        "replicate": 0 if clean else int(meta.get("replicate", 0)),
         "task_id": episode.task_id,
     }
 

@@ -50,7 +50,7 @@ def breakdown(
     if by == "perturbations":
         table = table.assign(group=table["group"].map(lambda text: (text or "none").split("+"))).explode("group")
     benchmark = str(table["benchmark"].iloc[0])
-    identity = ["seed", "z", "task_id"]
+    identity = ["seed", "z", "replicate", "task_id"]
     steps = dict(iter(frames.steps.groupby(["method", "condition"])))
     rows = []
     for names, part in table.groupby(["method", "condition", "group"]):

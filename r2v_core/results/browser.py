@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from r2v_core.errors import R2VError
-from r2v_core.evaluation.frame import carried_out_injection
+from r2v_core.evaluation.frame import carried_out_injection, identity
 from r2v_core.results.naming import method_rank
 from r2v_core.results.summary import number
 from r2v_core.trajectory import Candidate, Decision, Episode, Observation, Step
@@ -30,6 +30,7 @@ INDEX_COLUMNS = (
     "condition",
     "seed",
     "z",
+    "replicate",
     "task_id",
     "family",
     "success",
@@ -44,8 +45,8 @@ INDEX_COLUMNS = (
 )
 """Columns of the tables' episode rows that the browser lists and filters by."""
 
-Key = tuple[str, str, int, int, str]
-"""(method, condition, partition seed, z or replicate, task id): one episode of an experiment."""
+Key = tuple[str, str, int, int, int, str]
+"""(method, condition, partition seed, z or clean replicate, noisy replicate, task id): one episode of an experiment."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def pack_episodes(rows: pd.DataFrame, episodes: Iterable[Episode]) -> BrowserDat
         R2VError: if an episode has no row, or a row no episode.
     """
     ranked = rows.assign(rank=rows["method"].map(method_rank), clean=rows["condition"] == "clean")
-    ranked = ranked.sort_values(["clean", "condition", "seed", "task_id", "z", "rank"], ignore_index=True)
+    ranked = ranked.sort_values(["clean", "condition", "seed", "task_id", "z", "replicate", "rank"], ignore_index=True)
     places = {_row_key(row): i for i, row in enumerate(ranked.to_dict("records"))}
     owners = _shard_numbers(ranked)
     shards = [_Shard() for _ in range(max(owners, default=-1) + 1)]
@@ -101,20 +102,19 @@ def pack_episodes(rows: pd.DataFrame, episodes: Iterable[Episode]) -> BrowserDat
 
 
 def _row_key(row: dict[str, Any]) -> Key:
-    return row["method"], row["condition"], int(row["seed"]), int(row["z"]), row["task_id"]
+    return row["method"], row["condition"], int(row["seed"]), int(row["z"]), int(row["replicate"]), row["task_id"]
 
 
 def _episode_key(episode: Episode) -> Key:
-    meta, z = episode.metadata, episode.perturbation_seed
-    return meta["method"], meta["condition"], episode.seed, int(meta["replicate"]) if z is None else z, episode.task_id
+    return _row_key(identity(episode))
 
 
 def _shard_numbers(ranked: pd.DataFrame) -> list[int]:
-    """The shard of each row; rows of one condition, seed, task and z stay together."""
+    """The shard of each row; rows of one condition, seed, task, z and replicate stay together."""
     numbers: list[int] = []
     held = shard = 0
     previous = None
-    for situation in ranked[["condition", "seed", "task_id", "z"]].itertuples(index=False, name=None):
+    for situation in ranked[["condition", "seed", "task_id", "z", "replicate"]].itertuples(index=False, name=None):
         if situation != previous and held >= SHARD_EPISODES:
             shard, held = shard + 1, 0
         previous, held = situation, held + 1

@@ -17,6 +17,8 @@ from r2v_core.migrations import current_version, read_record
 from r2v_core.runs.manifest import write_atomic
 
 KEY_COLUMNS = ("method", "benchmark", "condition", "seed")
+PLACE = ("z", "replicate", "task_id")
+"""What tells a bundle's episodes apart."""
 
 
 class Analysis(BaseModel):
@@ -83,10 +85,10 @@ def make_bundles(
         method, benchmark, condition, seed = key
         run_id, digest = sources[(str(condition), int(seed))]
         rows = rows.reset_index(drop=True)
-        position = {(z, task): i for i, (z, task) in enumerate(zip(rows["z"], rows["task_id"], strict=True))}
+        position = {place: i for i, place in enumerate(_places(rows))}
         steps = steps_by_key.get(key, frames.steps.iloc[:0])
-        columns = {name: _jsonable(steps[name]) for name in STEP_COLUMNS[len(KEY_COLUMNS) + 2 :]}
-        owners = [position[pair] for pair in zip(steps["z"], steps["task_id"], strict=True)]
+        columns = {name: _jsonable(steps[name]) for name in STEP_COLUMNS[len(KEY_COLUMNS) + len(PLACE) :]}
+        owners = [position[place] for place in _places(steps)]
         bundles.append(
             Bundle(
                 method=str(method),
@@ -105,17 +107,22 @@ def make_bundles(
     return bundles
 
 
+def _places(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(rows[list(PLACE)].itertuples(index=False, name=None))
+
+
 def bundle_frames(bundles: Iterable[Bundle]) -> Frames:
     """The tables that :func:`make_bundles` split, equal to those."""
     episodes, steps = [], []
     for bundle in bundles:
         key = {name: getattr(bundle, name) for name in KEY_COLUMNS}
-        lacking = dict.fromkeys(TOKENS, np.nan) | {"error": False, "flagged": False}  # columns that bundles once lacked
+        # columns that bundles once lacked
+        lacking = dict.fromkeys(TOKENS, np.nan) | {"error": False, "flagged": False, "replicate": 0}
         rows = pd.DataFrame(lacking | bundle.episodes)
         episodes.append(rows.assign(**key))
         table = pd.DataFrame({"scores": None} | bundle.steps)  # likewise
         owner = rows.iloc[table.pop("episode").to_numpy(dtype=int)]
-        steps.append(table.assign(**key, z=owner["z"].to_numpy(), task_id=owner["task_id"].to_numpy()))
+        steps.append(table.assign(**key, **{name: owner[name].to_numpy() for name in PLACE}))
     step_table = pd.concat(steps, ignore_index=True)[list(STEP_COLUMNS)]
     floats = dict.fromkeys(("probability", "threshold", "label"), float)
     return Frames(pd.concat(episodes, ignore_index=True)[list(EPISODE_COLUMNS)], step_table.astype(floats))

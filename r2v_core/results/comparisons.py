@@ -66,7 +66,7 @@ def comparison_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
 def compare_methods(frames: Frames, analysis: Analysis, reference: str = REFERENCE) -> list[Contrast]:
     """``reference`` against each other method on the episodes that both played, all partition seeds together.
 
-    A pair is one task under one perturbation seed (noisy) or replicate (clean) of one partition seed. Differences are
+    A pair is one replicate of one task, under noise in one world, of one partition seed. Differences are
     ``reference`` − other. A verdict rests on the sign-flip test over templates and on the interval; McNemar's test,
     which takes the episodes of a template as independent, is a description. Empty if the reference was not evaluated.
     """
@@ -87,7 +87,7 @@ def compare_methods(frames: Frames, analysis: Analysis, reference: str = REFEREN
 def _compare(
     mine: pd.DataFrame, theirs: pd.DataFrame, no_steps: pd.DataFrame, condition: str, analysis: Analysis
 ) -> Contrast | None:
-    pair = ["seed", "task_id", "z"]
+    pair = ["seed", "task_id", "z", "replicate"]
     both = mine[pair].merge(theirs[pair], on=pair)
     if both.empty:
         return None

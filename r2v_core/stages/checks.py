@@ -151,11 +151,9 @@ def traces_complete(run: UpstreamRun, suite: UpstreamRun) -> Finding:
         SeedsConfig.model_validate(config["perturbations"]["seeds"]),
         run.manifest.seed,
     )
-    design = {(cell.task.task_id, cell.replicate if cell.z is None else cell.z, cell.method) for cell in cells}
+    design = {(cell.task.task_id, cell.z, cell.replicate, cell.method) for cell in cells}
     episodes = _episodes(run)
-    played = Counter(
-        (e.task_id, e.perturbation_seed if noisy else e.metadata["replicate"], e.metadata["method"]) for e in episodes
-    )
+    played = Counter((e.task_id, e.perturbation_seed, e.metadata["replicate"], e.metadata["method"]) for e in episodes)
     wrong = {
         "missing": sorted(map(str, design - played.keys())),
         "not in the design": sorted(map(str, played.keys() - design)),

@@ -28,14 +28,15 @@ class Cell:
 
     @property
     def stream(self) -> str:
-        """Short name of the noise or replicate."""
-        return f"r{self.replicate}" if self.z is None else f"z{self.z}"
+        """Short name of the noise and replicate; the first one under noise bears none."""
+        world = [] if self.z is None else [f"z{self.z}"]
+        return "".join([*world, *([f"r{self.replicate}"] if self.replicate or not world else [])])
 
 
 def planned_cells(
     condition: Condition, tasks: Sequence[Task], evaluation: EvaluationConfig, seeds: SeedsConfig, seed: int
 ) -> Iterator[Cell]:
-    """Every test task × perturbation seed that it meets (or replicate, where clean) × method.
+    """Every test task × perturbation seed that it meets, unless clean × replicate × method.
 
     Methods stand side by side for one task and seed, so that they meet their shared contexts at the same time.
 
@@ -46,7 +47,7 @@ def planned_cells(
     met: dict[str, set[int]] = {}
     if condition == "noisy":
         worlds = seeds_for("test", seeds, seed)
-        streams = [(z, 0) for z in worlds]
+        streams = [(z, replicate) for z in worlds for replicate in range(evaluation.noisy_seeds)]
         met = worlds_met(tasks, worlds, evaluation.worlds_per_template, seed)
     for z, replicate in streams:
         for task in tasks:

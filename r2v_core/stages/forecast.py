@@ -138,7 +138,7 @@ def _evaluate_clean(config: Config, tasks: Tasks) -> Work:
 
 def _evaluate_noisy(config: Config, tasks: Tasks) -> Work:
     met = config.evaluation.worlds_per_template or config.perturbations.seeds.test
-    return _evaluated(config, tasks["test"] * met)
+    return _evaluated(config, tasks["test"] * met * config.evaluation.noisy_seeds)
 
 
 def _evaluated(config: Config, episodes: int) -> Work:

@@ -90,6 +90,14 @@ def test_a_clean_episode_takes_its_replicate_as_z() -> None:
     assert frames([episode([step()], z=None, replicate=4)]).episodes["z"].iloc[0] == 4
 
 
+def test_replicates_of_one_task_in_one_world_are_told_apart() -> None:
+    both = frames([episode([step()], replicate=r) for r in (1, 0)])
+    assert both.episodes[["z", "replicate"]].to_numpy().tolist() == [[7, 0], [7, 1]]
+    assert both.steps["replicate"].tolist() == [0, 1]
+    with pytest.raises(R2VError, match="twice"):
+        frames([episode([step()], replicate=1), episode([step()], replicate=1)])
+
+
 @pytest.mark.parametrize(
     ("action", "executed", "target", "failed"),
     [

@@ -17,7 +17,7 @@ from r2v_core.stages.checks import Finding, traces_complete
 from r2v_core.stages.design import planned_cells
 from r2v_core.trajectory import Decision, Episode, Observation, Step
 
-EVALUATION = EvaluationConfig(methods=["llm_only", "slm_only"], clean_seeds=2)
+EVALUATION = EvaluationConfig(methods=["llm_only", "slm_only"], clean_seeds=2, noisy_seeds=2)
 SEEDS = SeedsConfig(test=3)
 TASKS = [
     Task(task_id=name, template_id=name, benchmark="b", family="f", goal="g", split=split, max_steps=3, content=name)
@@ -60,7 +60,7 @@ def check(folder: Path, condition: str, episodes: list[Episode]) -> Finding:
     return traces_complete(evaluation, run(folder, "task_suite", {"tasks": "tasks.jsonl"}))
 
 
-@pytest.mark.parametrize(("condition", "n"), [("noisy", 12), ("clean", 8)])
+@pytest.mark.parametrize(("condition", "n"), [("noisy", 24), ("clean", 8)])
 def test_the_whole_design_passes(tmp_path: Path, condition: str, n: int) -> None:
     found = check(tmp_path, condition, played(condition))
     assert found.passed and found.facts == {"episodes": n, "expected": n, "errors": 0}
@@ -73,7 +73,7 @@ def without(task: str) -> Change:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (without("u"), "6 missing: ('u', 130000"),  # a task that no method played
+        (without("u"), "12 missing: ('u', 130000"),  # a task that no method played
         (lambda episodes: episodes[1:], "1 missing"),
         (lambda episodes: [*episodes, episodes[0]], "1 played more than once"),
         (lambda episodes: [*episodes, episodes[0].model_copy(update={"task_id": "x"})], "1 not in the design: ('x'"),

@@ -163,7 +163,7 @@ def test_what_many_templates_agree_on_is_shown(make_episodes: Make) -> None:
 
 def test_stored_bundles_alone_give_the_same_tables(manager: ResultsManager, episodes: list[Episode]) -> None:
     direct = frames(episodes)
-    keys = ["method", "condition", "seed", "z", "task_id"]
+    keys = ["method", "condition", "seed", "z", "replicate", "task_id"]
     again = bundle_frames([read_bundle(path) for path in sorted(manager.folder.glob("*_seed*.json"))])
     pd.testing.assert_frame_equal(
         again.episodes.sort_values(keys, ignore_index=True), direct.episodes.sort_values(keys, ignore_index=True)
@@ -175,6 +175,29 @@ def test_stored_bundles_alone_give_the_same_tables(manager: ResultsManager, epis
     first = manager.generate_main_table_csv().read_bytes()
     assert ResultsManager(manager.folder).generate_main_table_csv().read_bytes() == first
     assert (manager.folder / "r2v_noisy_seed1.json").exists()
+
+
+def test_replicates_in_one_world_are_episodes_of_their_own(make_episodes: Make, tmp_path: Path) -> None:
+    once = make_episodes(methods=("r2v", "slm_only"), conditions=("noisy",), tasks=3, zs=2)
+    again = [e.model_copy(update={"metadata": {**e.metadata, "replicate": 1}, "success": not e.success}) for e in once]
+    both = store(once + again, tmp_path / "both")
+    assert both.main_table["n_episodes"].tolist() == [12, 12] and both.main_table["n_z"].tolist() == [2, 2]
+    assert both.main_table["success_rate"].tolist() == [0.5, 0.5]  # each cell is won once and lost once
+    (row,) = both.comparisons.to_dict("records")
+    assert row["n_pairs"] == 12  # replicates are paired with their like, not each with each
+    bundles = [read_bundle(path) for path in sorted(both.folder.glob("*_seed*.json"))]
+    pd.testing.assert_frame_equal(bundle_frames(bundles).episodes, both.frames.episodes)
+    assert bundle_frames(bundles).steps["replicate"].value_counts().to_dict() == {
+        r: sum(len(e.steps) for e in some) for r, some in ((0, once), (1, again))
+    }
+
+
+def test_bundles_from_before_replicates_hold_the_first(make_episodes: Make, tmp_path: Path) -> None:
+    manager = store(make_episodes(methods=("r2v",), conditions=("noisy",), tasks=2, zs=2), tmp_path / "old")
+    (bundle,) = (read_bundle(path) for path in manager.folder.glob("*_seed*.json"))
+    del bundle.episodes["replicate"]
+    old = bundle_frames([bundle])
+    assert (old.episodes["replicate"] == 0).all() and (old.steps["replicate"] == 0).all() and len(old.episodes) == 4
 
 
 def test_packed_seeds_give_the_tables_of_their_bundles(make_episodes: Make, tmp_path: Path) -> None:

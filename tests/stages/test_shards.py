@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,14 @@ from r2v_core.agent.rules.lottery import RANDOM
 from r2v_core.partition import Partition
 from r2v_core.runs import processes
 from r2v_core.runs.abandoned import end_partial
+from r2v_core.runs.jsonl import JsonlStore
 from r2v_core.runs.locks import LOCK_NAME, is_alive
 from r2v_core.runs.manifest import RunManifest, read_manifest
 from r2v_core.stages import candidates, sharded
 from r2v_core.stages.cli import main
 from r2v_core.stages.experiments import partition_config
 from r2v_core.stages.table import ABLATIONS, STAGES
+from r2v_core.trajectory import Episode
 from tests.serving.conftest import stuck_router
 from tests.stages.conftest import ROOT, environment
 from tests.stages.stand_ins import stand_in_for_all
@@ -38,14 +41,14 @@ benchmark:
   options: {{goals: [detailed], mix: [{{family: custom, rooms: 2, objects: 4, quest_length: 2}}]}}
 collection: {{episodes_per_task: 14, explore_all_episodes: 2}}
 slm: {{engine: scripted, engine_options: {{otherwise: [look, inventory]}}}}
-perturbations: {{seeds: {{train: 4, router: 9, validation: 8, test: 10}}}}
+perturbations: {{seeds: {{train: 4, router: 9, validation: 8, test: 5}}}}
 candidates: {{k: 2, batch_size: 4, max_states: 12}}
 agent: {{verifier: false, parallel: 1}}
 router_features: {{takeover_prob: 0.5}}
 training:
   verifier: {{on_policy: {{episodes: 2, state_share: 0.4, continuations: 4}}}}
   router: {{baselines: [random_router]}}
-evaluation: {{methods: [r2v, slm_only, random_router], sweep: []}}
+evaluation: {{methods: [r2v, slm_only, random_router], sweep: [], noisy_seeds: 2}}
 """
 RUN = ["--config", "configs/tiny.yaml", "--partition", KEY]
 
@@ -134,6 +137,19 @@ def test_shards_make_what_one_process_makes(
         assert not (run_dir / "unfinished").exists()
         log = run_dir / "collection_log.jsonl"
         assert stage != "collect" or log.read_text().count("\n") == made.n_episodes
+
+
+def test_replicates_meet_the_same_noise_and_draw_otherwise(project: Path, inside: pytest.MonkeyPatch) -> None:
+    alone(project, "evaluate_noisy")
+    played: dict[int, dict[int, Episode]] = defaultdict(dict)
+    for one in JsonlStore(folder(project, "evaluate_noisy-alone") / "trajectories.jsonl", Episode):
+        if one.metadata["method"] == "slm_only":
+            assert one.perturbation_seed is not None
+            played[one.perturbation_seed][one.metadata["replicate"]] = one
+    assert len(played) == 5 and all(set(both) == {0, 1} for both in played.values())
+    pairs = [(both[0].steps, both[1].steps) for both in played.values()]
+    assert all(a[0].observation == b[0].observation and a[0].perturbations == b[0].perturbations for a, b in pairs)
+    assert any([step.action for step in a] != [step.action for step in b] for a, b in pairs)
 
 
 @pytest.mark.parametrize("stage", ["collect", "router_features"])

@@ -52,6 +52,9 @@ class EvaluationConfig(Section):
     clean_seeds: Positive = Field(
         1, description="sampling replicates of each test task in the evaluation without noise"
     )
+    noisy_seeds: Positive = Field(
+        1, description="sampling replicates of each test task in each world that it meets: the same noise, other draws"
+    )
     worlds_per_template: Count = Field(
         0, description="test worlds that each template meets, families dealt out evenly; 0: all of seeds.test"
     )

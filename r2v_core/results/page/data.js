@@ -28,14 +28,14 @@ class Store {
 
   /** What paired episodes have in common: the same task under the same noise. */
   situation(row) {
-    const { condition, seed, z, task_id: task } = this.columns;
-    return JSON.stringify([condition[row], seed[row], z[row], task[row]]);
+    const { condition, seed, z, replicate, task_id: task } = this.columns;
+    return JSON.stringify([condition[row], seed[row], z[row], replicate[row], task[row]]);
   }
 
   /** An episode's name in the page's address. */
   name(row) {
-    const { method, condition, seed, z, task_id: task } = this.columns;
-    return [method[row], condition[row], seed[row], z[row], task[row]].join("~");
+    const { method, condition, seed, z, replicate, task_id: task } = this.columns;
+    return [method[row], condition[row], seed[row], z[row], task[row], ...(replicate[row] ? [replicate[row]] : [])].join("~");
   }
 
   /** The row of another method on the same task under the same noise, undefined where it wasn't played. */

@@ -96,9 +96,11 @@ function verdictMark(success) {
   return el("span", { class: `mark ${success ? "good" : "bad"}`, role: "img", "aria-label": label, title: label }, success ? "✓" : "✗");
 }
 
-/** Condition, training seed and noise seed in a few words. */
+/** Condition, training seed, noise seed and replicate in a few words. */
 function situationText(store, row) {
   const condition = store.value("condition", row);
   const z = store.value("z", row);
-  return `seed ${store.value("seed", row)} · ${condition === "clean" ? `clean, replicate ${z}` : `${condition}, z ${z}`}`;
+  const replicate = store.value("replicate", row);
+  const situation = condition === "clean" ? `clean, replicate ${z}` : `${condition}, z ${z}${replicate ? `, replicate ${replicate}` : ""}`;
+  return `seed ${store.value("seed", row)} · ${situation}`;
 }
