@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -38,7 +38,8 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self._counted = lru_cache(_COUNTED)(self._count)
+        # of the tokenizer alone: one that held this object would keep an engine alive that is let go of
+        self._counted = lru_cache(_COUNTED)(partial(_tokens_of, tokenizer))
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """A chat as text, ending where the assistant's turn begins.
@@ -52,8 +53,9 @@ class ChatTemplate:
         """Number of tokens of a text, without special tokens added."""
         return self._counted(text)
 
-    def _count(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+def _tokens_of(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
