@@ -236,12 +236,9 @@ def use(project: SlurmProject, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> tuple[SlurmProject, str]:
-    """A project whose task suite was made by a job, asked for in a shell over SSH; and what the shell showed.
-
-    It compiles its games, which takes long enough for SLURM to see what memory it uses.
-    """
-    project = make_slurm_project(tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("games"), cluster, ssh=True)
+def first(tmp_path_factory: pytest.TempPathFactory, model_cache: Path, cluster: Cluster) -> tuple[SlurmProject, str]:
+    """A project whose task suite was made by a job, asked for in a shell over SSH; and what the shell showed."""
+    project = make_slurm_project(tmp_path_factory.mktemp("first"), model_cache, cluster, ssh=True)
     done = project.materialize("task_suite")
     assert done.returncode == 0, told(done)
     return project, told(done)
