@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +91,20 @@ def test_partitions_side_by_side_under_the_limit_and_a_failed_one_again(project:
 
 
 def test_run_cancelled_in_the_ui_cancels_its_job(project: SlurmProject) -> None:
-    set_config(project, "long.yaml")  # enough episodes to be cancelled in the middle
+    set_config(project, "long.yaml")
     with project.instance() as instance:
         backfill(project, instance, "trajectory_run", KEYS[:1])
         wait_for(lambda: len(project.episodes()) >= 1, 180, "an episode")
+        stage = project.pause_stage()  # in the middle, however long cancelling takes
         (record,) = project.records("collect")
         job_id = record["attempts"][0]["job_id"]
         run = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))[0]
         assert instance.run_coordinator is not None
         instance.run_coordinator.cancel_run(run.run_id)  # the UI's "Terminate"
+        state = ("squeue", "-h", "-j", job_id, "-o", "%T")
+        wait_for(lambda: project.cluster.run(*state).strip() != "RUNNING", 90, "the job to be told to end")
+        with suppress(ProcessLookupError):
+            os.kill(stage, signal.SIGCONT)
         wait_for(lambda: instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED, 120)  # type: ignore[union-attr]
     wait_for(lambda: "CANCELLED" in project.cluster.run("sacct", "-X", "-n", "-j", job_id, "-o", "State%20"), 60)
     (manifest,) = project.manifests("collect")
