@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from r2v_core.benchmarks import make_benchmark
 from r2v_core.benchmarks.base import Benchmark, Task
 from r2v_core.benchmarks.webarena.sites import ALSO, SITES, variable
 from tests.benchmarks import webshop
-from tests.conftest import folder_of_all
 
 MIX = [
     {"family": "treasure_hunter", "level": 12},
@@ -25,8 +23,7 @@ MIX = [
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache of this suite's games for all workers."""
-    return folder_of_all(tmp_path_factory) / "textworld-cache"
+    return tmp_path_factory.getbasetemp() / "textworld-cache"
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +35,7 @@ def benchmark() -> Benchmark:
 
 @pytest.fixture(scope="session")
 def tasks(benchmark: Benchmark, cache: Path) -> list[Task]:
-    with FileLock(f"{cache}.lock"):  # one worker compiles the games, which takes a minute
-        return benchmark.make_tasks(1, cache)
+    return benchmark.make_tasks(1, cache)
 
 
 @pytest.fixture(scope="session")

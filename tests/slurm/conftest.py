@@ -211,6 +211,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def game_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled games, made once for all projects of these tests."""
+    return tmp_path_factory.mktemp("games")
+
+
 def make_slurm_project(root: Path, cache: Path, cluster: Cluster, *, ssh: bool) -> SlurmProject:
     """A project with a profile of the test cluster, its environment deployed."""
     project = SlurmProject(make_project(root, cache).root, cluster)
@@ -236,17 +242,17 @@ def use(project: SlurmProject, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory, model_cache: Path, cluster: Cluster) -> tuple[SlurmProject, str]:
+def first(tmp_path_factory: pytest.TempPathFactory, game_cache: Path, cluster: Cluster) -> tuple[SlurmProject, str]:
     """A project whose task suite was made by a job, asked for in a shell over SSH; and what the shell showed."""
-    project = make_slurm_project(tmp_path_factory.mktemp("first"), model_cache, cluster, ssh=True)
+    project = make_slurm_project(tmp_path_factory.mktemp("first"), game_cache, cluster, ssh=True)
     done = project.materialize("task_suite")
     assert done.returncode == 0, told(done)
     return project, told(done)
 
 
-def with_tasks(first: SlurmProject, root: Path, model_cache: Path, cluster: Cluster, *, ssh: bool) -> SlurmProject:
+def with_tasks(first: SlurmProject, root: Path, game_cache: Path, cluster: Cluster, *, ssh: bool) -> SlurmProject:
     """A fresh project that has a task suite already."""
-    project = make_slurm_project(root, model_cache, cluster, ssh=ssh)
+    project = make_slurm_project(root, game_cache, cluster, ssh=ssh)
     shutil.copytree(first.root / "data/mrp", root / "data/mrp")
     return project
 
@@ -260,13 +266,13 @@ def clear(cluster: Cluster) -> None:
 @pytest.fixture
 def project(
     tmp_path: Path,
-    model_cache: Path,
+    game_cache: Path,
     cluster: Cluster,
     first: tuple[SlurmProject, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[SlurmProject]:
     """A project with a task suite, Dagster on the login node."""
-    project = with_tasks(first[0], tmp_path, model_cache, cluster, ssh=False)
+    project = with_tasks(first[0], tmp_path, game_cache, cluster, ssh=False)
     use(project, monkeypatch)
     yield project
     clear(cluster)
@@ -275,13 +281,13 @@ def project(
 @pytest.fixture
 def ssh_project(
     tmp_path: Path,
-    model_cache: Path,
+    game_cache: Path,
     cluster: Cluster,
     first: tuple[SlurmProject, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[SlurmProject]:
     """A project with a task suite, the login node reached by SSH."""
-    project = with_tasks(first[0], tmp_path, model_cache, cluster, ssh=True)
+    project = with_tasks(first[0], tmp_path, game_cache, cluster, ssh=True)
     use(project, monkeypatch)
     yield project
     clear(cluster)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -25,12 +29,10 @@ LONG = {"defaults": ["small"], "collection": {"episodes_per_task": 30, "parallel
 
 @pytest.fixture(scope="module")
 def project(
-    tmp_path_factory: pytest.TempPathFactory, cluster: Any, first: tuple[SlurmProject, str]
+    tmp_path_factory: pytest.TempPathFactory, game_cache: Path, cluster: Any, first: tuple[SlurmProject, str]
 ) -> Iterator[SlurmProject]:
-    """A project of seven seeds with Dagster's daemon at work, and games to compile, so that jobs take a while."""
-    project = make_slurm_project(
-        tmp_path_factory.mktemp("backfill"), tmp_path_factory.mktemp("games"), cluster, ssh=False
-    )
+    """A project of seven seeds with Dagster's daemon at work."""
+    project = make_slurm_project(tmp_path_factory.mktemp("backfill"), game_cache, cluster, ssh=False)
     for name, config in (("tiny", TINY), ("long", LONG)):
         (project.root / f"configs/{name}.yaml").write_text(yaml.safe_dump(config))
     set_config(project, "tiny.yaml")
@@ -71,9 +73,10 @@ def test_partitions_side_by_side_under_the_limit_and_a_failed_one_again(project:
                 break
             jobs = [line.split() for line in cluster.run("squeue", "-h", "-o", "%i %j").splitlines()]
             most = max(most, len(jobs))
-            if not cancelled and jobs:
-                cancelled = jobs[0][1].rpartition(".")[2]
-                cluster.run("scancel", jobs[0][0])
+            busy = [job for job in jobs if not job[1].endswith(".1")]  # seed 1 has its games, and is done in no time
+            if not cancelled and busy:
+                cancelled = busy[0][1].rpartition(".")[2]
+                cluster.run("scancel", busy[0][0])
             time.sleep(0.25)
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
     assert len(runs) == SEEDS, (project.root / "out.log").read_text()[-3000:]
@@ -88,15 +91,20 @@ def test_partitions_side_by_side_under_the_limit_and_a_failed_one_again(project:
 
 
 def test_run_cancelled_in_the_ui_cancels_its_job(project: SlurmProject) -> None:
-    set_config(project, "long.yaml")  # enough episodes to be cancelled in the middle
+    set_config(project, "long.yaml")
     with project.instance() as instance:
         backfill(project, instance, "trajectory_run", KEYS[:1])
         wait_for(lambda: len(project.episodes()) >= 1, 180, "an episode")
+        stage = project.pause_stage()  # in the middle, however long cancelling takes
         (record,) = project.records("collect")
         job_id = record["attempts"][0]["job_id"]
         run = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))[0]
         assert instance.run_coordinator is not None
         instance.run_coordinator.cancel_run(run.run_id)  # the UI's "Terminate"
+        state = ("squeue", "-h", "-j", job_id, "-o", "%T")
+        wait_for(lambda: project.cluster.run(*state).strip() != "RUNNING", 90, "the job to be told to end")
+        with suppress(ProcessLookupError):
+            os.kill(stage, signal.SIGCONT)
         wait_for(lambda: instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED, 120)  # type: ignore[union-attr]
     wait_for(lambda: "CANCELLED" in project.cluster.run("sacct", "-X", "-n", "-j", job_id, "-o", "State%20"), 60)
     (manifest,) = project.manifests("collect")

@@ -32,11 +32,17 @@ paths: {cache: "{cache}"}
 Stage = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="session")
+def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache of compiled games for all tests of a worker."""
+    return tmp_path_factory.mktemp("games")
+
+
 @pytest.fixture
-def project(tmp_path: Path, model_cache: Path) -> Path:
+def project(tmp_path: Path, games: Path) -> Path:
     """A project folder with the repository's configs and ``configs/small.yaml``."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    (tmp_path / "configs" / "small.yaml").write_text(SMALL.replace("{cache}", str(model_cache)))
+    (tmp_path / "configs" / "small.yaml").write_text(SMALL.replace("{cache}", str(games)))
     return tmp_path
 
 

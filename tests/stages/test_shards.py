@@ -34,7 +34,7 @@ KEY = "textworld:expert|1"
 CONFIG = """
 defaults: [textworld/noisy]
 name: tiny
-paths: {{data: data, outputs: outputs, results: results/tiny, cache: "{cache}"}}
+paths: {{data: data, outputs: outputs, results: results/tiny, cache: "{games}"}}
 benchmark:
   max_steps: 4
   splits: {{train: 1, router: 1, validation: 1, test: 1}}
@@ -54,11 +54,11 @@ RUN = ["--config", "configs/tiny.yaml", "--partition", KEY]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, games: Path) -> Path:
     """A project with all that the stages read; a script stands in for the policies."""
     root = tmp_path_factory.mktemp("shards")
     shutil.copytree(ROOT / "configs", root / "configs")
-    (root / "configs/tiny.yaml").write_text(CONFIG.format(cache=model_cache))
+    (root / "configs/tiny.yaml").write_text(CONFIG.format(games=games))
     loaded = partition_config(Partition.parse(KEY), root / "configs/tiny.yaml", (), root)
     stand_in_for_all(root, loaded, KEY, replace(stuck_router(), rules={RANDOM.name: {"rate": 0.5}}))
     with pytest.MonkeyPatch.context() as patch:
