@@ -106,7 +106,7 @@ class PrefixTree:
         place, device = {node: i for i, node in enumerate(todo)}, self._model.device
         keep = torch.tensor([place[node] for node in wanted], device=device)
         causal = self._model.get_output_embeddings() is not None
-        with _attending(self._model), _set(_PASS, Pass(torch.tensor(todo, device=device), self._runs(todo, place))):
+        with _attending(self._model, Pass(torch.tensor(todo, device=device), self._runs(todo, place))):
             out = self._model(
                 input_ids=torch.tensor([[self._tokens[node] for node in todo]], device=device),
                 position_ids=torch.tensor([[self._depths[node] for node in todo]], device=device),
@@ -227,20 +227,12 @@ AttentionInterface.register(ATTENTION, _attend)
 
 
 @contextmanager
-def _attending(model: Any) -> Iterator[None]:
-    """With the tree's attention; afterwards with the model's own."""
-    own = model.config._attn_implementation
+def _attending(model: Any, told: Pass) -> Iterator[None]:
+    """With the tree's attention, which is told of the pass; afterwards with the model's own."""
+    own, before = model.config._attn_implementation, _PASS.set(told)
     model.set_attn_implementation(ATTENTION)
     try:
         yield
     finally:
         model.set_attn_implementation(own)
-
-
-@contextmanager
-def _set(variable: ContextVar[Pass], value: Pass) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
+        _PASS.reset(before)
